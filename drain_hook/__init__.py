@@ -1,0 +1,1 @@
+"""Admission webhook on scale updates: drains the cheapest workers before their pods are deleted."""

@@ -1,0 +1,105 @@
+"""Label selectors as Kubernetes writes them into `?labelSelector=`. Pure.
+
+Grammar and meaning follow apimachinery's labels package: `=`, `==`, `!=`, `in`, `notin`, `key`, `!key`, `>`
+and `<`; `!=` and `notin` also match where the key is absent; `>` and `<` compare whole numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from shared.errors import SelectorSyntaxError
+
+Labels = Mapping[str, str]
+
+_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_KEY = rf"(?P<key>(?:[a-z0-9](?:[-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_NAME})"
+_VALUE = rf"(?:{_NAME})?"
+_FORMS = (
+    ("exists", re.compile(rf"\s*{_KEY}\s*")),
+    ("!", re.compile(rf"\s*!\s*{_KEY}\s*")),
+    ("in", re.compile(rf"\s*{_KEY}\s+in\s*\((?P<values>[^()]*)\)\s*")),
+    ("notin", re.compile(rf"\s*{_KEY}\s+notin\s*\((?P<values>[^()]*)\)\s*")),
+    ("=", re.compile(rf"\s*{_KEY}\s*==?\s*(?P<values>{_VALUE})\s*")),
+    ("!=", re.compile(rf"\s*{_KEY}\s*!=\s*(?P<values>{_VALUE})\s*")),
+    (">", re.compile(rf"\s*{_KEY}\s*>\s*(?P<values>-?\d+)\s*")),
+    ("<", re.compile(rf"\s*{_KEY}\s*<\s*(?P<values>-?\d+)\s*")),
+)
+_SEPARATOR = re.compile(r",(?![^()]*\))")
+_WHOLE_VALUE = re.compile(_VALUE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """One term of a selector."""
+
+    key: str
+    operator: str
+    """exists, !, in, notin, =, !=, > or <."""
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Labels) -> bool:
+        return _OPERATORS[self.operator](labels.get(self.key), self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """All requirements hold; none at all selects everything."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Labels) -> bool:
+        return all(requirement.matches(labels) for requirement in self.requirements)
+
+
+def parse_selector(text: str) -> Selector:
+    """The selector of a labelSelector parameter; raises SelectorSyntaxError."""
+    if not text.strip():
+        return Selector()
+    return Selector(requirements=tuple(_requirement(term) for term in _SEPARATOR.split(text)))
+
+
+def _requirement(term: str) -> Requirement:
+    for operator, form in _FORMS:
+        if match := form.fullmatch(term):
+            values = match.groupdict().get("values")
+            return Requirement(key=match["key"], operator=operator, values=_values(term, operator, values))
+    raise SelectorSyntaxError(
+        f"{term.strip()!r} is no label requirement: write key=value, key!=value, key in (a,b), "
+        "key notin (a,b), key, !key, key>1 or key<1."
+    )
+
+
+def _values(term: str, operator: str, text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    values = tuple(value.strip() for value in text.split(",")) if operator in ("in", "notin") else (text,)
+    if operator not in (">", "<") and not all(_WHOLE_VALUE.fullmatch(value) for value in values):
+        raise SelectorSyntaxError(f"{term.strip()!r} has a value that no label can have.")
+    return values
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
+
+
+def _compare(better: Callable[[int, int], bool]) -> Callable[[str | None, tuple[str, ...]], bool]:
+    def matches(value: str | None, values: tuple[str, ...]) -> bool:
+        number = _number(value)
+        return number is not None and better(number, int(values[0]))
+
+    return matches
+
+
+_OPERATORS: Mapping[str, Callable[[str | None, tuple[str, ...]], bool]] = {
+    "exists": lambda value, _: value is not None,
+    "!": lambda value, _: value is None,
+    "in": lambda value, values: value is not None and value in values,
+    "notin": lambda value, values: value is None or value not in values,
+    "=": lambda value, values: value == values[0],
+    "!=": lambda value, values: value != values[0],
+    ">": _compare(lambda number, bound: number > bound),
+    "<": _compare(lambda number, bound: number < bound),
+}

@@ -1,0 +1,211 @@
+"""The few fields of pods, ReplicaSets and workloads that matter, read from Kubernetes' JSON. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.marks import MARK_ANNOTATION, Mark, parse_mark
+
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+BYPASS_ANNOTATION = "celery-hpa.io/bypass"
+"""On a workload, with the value "true": the break-glass, scale-downs are let through unprepared."""
+
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+
+Document = Mapping[str, Any]
+"""An object as Kubernetes' JSON has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A pod of a workload."""
+
+    name: str
+    uid: str
+    namespace: str = ""
+    owner_uid: str = ""
+    """uid of the ReplicaSet that controls it."""
+    host: str = ""
+    """Kubernetes' node it is bound to; empty while it is unassigned. (A node name, here, is Celery's.)"""
+    phase: str = "Running"
+    is_ready: bool = True
+    ready_since: float | None = None
+    """Seconds since the epoch."""
+    created_at: float = 0.0
+    """Seconds since the epoch."""
+    restarts: int = 0
+    """Highest restart count of its containers."""
+    is_terminating: bool = False
+    cost_annotation: str | None = None
+    """pod-deletion-cost as it stands on the pod, ours or foreign."""
+    mark: Mark | None = None
+    """Our record, when it is about this very pod; a copied one is no mark."""
+    has_mark_annotation: bool = False
+    """True also for a record that was copied from another pod or cannot be read."""
+
+    @property
+    def deletion_cost(self) -> int:
+        """The cost as the ReplicaSet controller reads it: missing or invalid is 0."""
+        return parse_cost(self.cost_annotation)
+
+    @property
+    def is_active(self) -> bool:
+        """What a ReplicaSet counts: neither finished nor being deleted."""
+        return not self.is_terminating and self.phase not in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSet:
+    """A ReplicaSet of a Deployment."""
+
+    name: str
+    uid: str
+    replicas: int
+    """spec.replicas."""
+    created_at: float = 0.0
+    desired_replicas: int | None = None
+    """The annotation deployment.kubernetes.io/desired-replicas."""
+    max_replicas: int | None = None
+    """The annotation deployment.kubernetes.io/max-replicas."""
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """The Deployment whose replicas are scaled."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    replicas: int
+    """spec.replicas."""
+    selector: str = ""
+    """Its label selector, in the form a list request takes."""
+    resource_version: str = ""
+    generation: int = 0
+    observed_generation: int = 0
+    status_replicas: int = 0
+    updated_replicas: int = 0
+    max_surge: str = "25%"
+    max_unavailable: str = "25%"
+    strategy: str = "RollingUpdate"
+    is_bypassed: bool = False
+    progressing_since: float | None = None
+    """When the Progressing condition last changed its text, seconds since the epoch."""
+
+
+def parse_cost(text: str | None) -> int:
+    """pod-deletion-cost as Kubernetes parses it: canonical int32, anything else is 0."""
+    if not text or text.lstrip("-") == "" or not text.lstrip("-").isdigit() or text.startswith("--"):
+        return 0
+    if text[0] == "0" and text != "0":
+        return 0
+    value = int(text)
+    return value if INT32_MIN <= value <= INT32_MAX else 0
+
+
+def parse_time(text: str | None) -> float | None:
+    """RFC 3339 as Kubernetes writes it, to seconds since the epoch."""
+    return None if not text else datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def pod_from(document: Document) -> Pod:
+    """A Pod from its JSON."""
+    metadata, spec, status = document["metadata"], document.get("spec", {}), document.get("status", {})
+    annotations = metadata.get("annotations") or {}
+    ready = _condition(status, "Ready")
+    record = annotations.get(MARK_ANNOTATION)
+    mark = parse_mark(record)
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        namespace=metadata.get("namespace", ""),
+        owner_uid=_controller_uid(metadata),
+        host=spec.get("nodeName") or "",
+        phase=status.get("phase") or "Pending",
+        is_ready=ready.get("status") == "True",
+        ready_since=parse_time(ready.get("lastTransitionTime")) if ready.get("status") == "True" else None,
+        created_at=parse_time(metadata.get("creationTimestamp")) or 0.0,
+        restarts=max((c.get("restartCount", 0) for c in status.get("containerStatuses") or ()), default=0),
+        is_terminating=bool(metadata.get("deletionTimestamp")),
+        cost_annotation=annotations.get(DELETION_COST),
+        mark=mark if mark is not None and mark.pod_uid == metadata["uid"] else None,
+        has_mark_annotation=record is not None,
+    )
+
+
+def replica_set_from(document: Document) -> ReplicaSet:
+    """A ReplicaSet from its JSON."""
+    metadata = document["metadata"]
+    annotations = metadata.get("annotations") or {}
+    return ReplicaSet(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        replicas=document.get("spec", {}).get("replicas", 1),
+        created_at=parse_time(metadata.get("creationTimestamp")) or 0.0,
+        desired_replicas=_integer(annotations.get("deployment.kubernetes.io/desired-replicas")),
+        max_replicas=_integer(annotations.get("deployment.kubernetes.io/max-replicas")),
+        revision=_integer(annotations.get("deployment.kubernetes.io/revision")) or 0,
+    )
+
+
+def workload_from(document: Document, *, kind: str = "Deployment") -> Workload:
+    """A Workload from a Deployment's JSON."""
+    metadata, spec, status = document["metadata"], document["spec"], document.get("status", {})
+    strategy = spec.get("strategy") or {}
+    rolling = strategy.get("rollingUpdate") or {}
+    progressing = _condition(status, "Progressing")
+    return Workload(
+        kind=kind,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        replicas=spec.get("replicas", 1),
+        selector=selector_text(spec.get("selector") or {}),
+        resource_version=metadata.get("resourceVersion", ""),
+        generation=metadata.get("generation", 0),
+        observed_generation=status.get("observedGeneration", 0),
+        status_replicas=status.get("replicas", 0),
+        updated_replicas=status.get("updatedReplicas", 0),
+        max_surge=str(rolling.get("maxSurge", "25%")),
+        max_unavailable=str(rolling.get("maxUnavailable", "25%")),
+        strategy=strategy.get("type", "RollingUpdate"),
+        is_bypassed=(metadata.get("annotations") or {}).get(BYPASS_ANNOTATION) == "true",
+        progressing_since=parse_time(progressing.get("lastTransitionTime")),
+    )
+
+
+def selector_text(selector: Document) -> str:
+    """A LabelSelector (matchLabels, matchExpressions) in the form of a labelSelector parameter."""
+    parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    for expression in selector.get("matchExpressions") or ():
+        key, values = expression["key"], ",".join(sorted(expression.get("values") or ()))
+        forms = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }
+        parts.append(forms[expression["operator"]])
+    return ",".join(parts)
+
+
+def celery_node(pod_name: str, *, worker_name: str) -> str:
+    """The Celery node name of a pod; `worker_name` is the pool's pattern, as `celery@{pod}`."""
+    return worker_name.replace("{pod}", pod_name)
+
+
+def _condition(status: Document, kind: str) -> Document:
+    return next((c for c in status.get("conditions") or () if c.get("type") == kind), {})
+
+
+def _controller_uid(metadata: Document) -> str:
+    return next((o["uid"] for o in metadata.get("ownerReferences") or () if o.get("controller")), "")
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text and text.lstrip("-").isdigit() else None

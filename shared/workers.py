@@ -1,0 +1,68 @@
+"""What Celery workers said of themselves at one moment: tasks, workers, the fleet. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+GREEN_POOLS = frozenset({"gevent", "eventlet"})
+"""Pools whose worker runs a control command only when its next message, or 2 s, have passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task on a worker. Its arguments are left behind at the door: Airflow's carry credentials."""
+
+    id: str
+    name: str
+    started_at: float | None = None
+    """Seconds since the epoch by the worker's wall clock; None while it is reserved or held for its eta."""
+
+    def running_seconds(self, now: float) -> float:
+        """Seconds it has run at `now`; 0 when it has not started or the worker's clock is ahead of ours."""
+        return 0.0 if self.started_at is None else max(0.0, now - self.started_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSnapshot:
+    """One worker's answers to stats, active, reserved, scheduled and active_queues."""
+
+    node: str
+    """Celery's node name, `celery@<pod name>` as a rule."""
+    slots: int
+    """Tasks it can run at a time."""
+    active: tuple[Task, ...] = ()
+    reserved: tuple[Task, ...] = ()
+    """Prefetched, not started: a cancelled worker still runs them."""
+    eta: tuple[Task, ...] = ()
+    """Held for later; given back to the queue when the worker stops."""
+    queues: frozenset[str] = frozenset()
+    """Names of the queues it consumes now; empty while it drains."""
+    pool: str = "prefork"
+    """prefork, threads, solo, gevent or eventlet."""
+    pid: int = 0
+    """Main process: another pid under the same node name is another worker, one that consumes again."""
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What must end here before the worker can go: running first, then prefetched."""
+        return self.active + self.reserved
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.active and not self.reserved
+
+    @property
+    def is_green(self) -> bool:
+        return self.pool in GREEN_POOLS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The workers that were asked: those that answered, and the silent ones (which are not idle)."""
+
+    workers: Mapping[str, WorkerSnapshot] = field(default_factory=lambda: MappingProxyType({}))
+    """By node name."""
+    silent: frozenset[str] = frozenset()
+    """Node names that were asked and gave no whole answer before the deadline."""
