@@ -1,0 +1,68 @@
+"""The Celery app of the sandbox's workers: tasks that wait, and a journal of what really ran.
+
+The journal is a list in the broker's own Valkey: every start and every end of a task, told by the process that runs
+it. Nothing else can say afterwards that a task was killed half way or ran twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from functools import cache
+from typing import Any
+
+import redis
+from celery import Celery
+from celery.signals import task_postrun, task_prerun
+
+JOURNAL = "sandbox:journal"
+
+app = Celery("sandbox", broker=os.environ.get("BROKER_URL", "redis://127.0.0.1:6379/0"))
+app.conf.update(
+    # What Airflow sets: a task is acknowledged when it ended, and nothing is prefetched beyond the slots.
+    task_acks_late=True,
+    worker_prefetch_multiplier=1,
+    task_ignore_result=True,
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+)
+
+
+@app.task(name="orders.import")
+def import_order(seconds: float) -> None:
+    """The common, short task."""
+    time.sleep(seconds)
+
+
+@app.task(name="reports.render")
+def render_report(seconds: float) -> None:
+    """The long tail."""
+    time.sleep(seconds)
+
+
+@app.task(name="billing.close_month")
+def close_month(seconds: float) -> None:
+    """The task that the sandbox's pool protects."""
+    time.sleep(seconds)
+
+
+@cache
+def _journal_of(process: int) -> redis.Redis:
+    """One connection per process: a forked pool process must not share its parent's socket."""
+    return redis.Redis.from_url(app.conf.broker_url)
+
+
+def _write(event: str, task_id: str, name: str) -> None:
+    entry = {"event": event, "id": task_id, "name": name, "pod": os.environ.get("POD_NAME", ""), "at": time.time()}
+    _journal_of(os.getpid()).rpush(JOURNAL, json.dumps(entry))
+
+
+@task_prerun.connect
+def _started(task_id: str, task: Any, **_: Any) -> None:
+    _write("started", task_id, task.name)
+
+
+@task_postrun.connect
+def _finished(task_id: str, task: Any, **_: Any) -> None:
+    _write("finished", task_id, task.name)
