@@ -14,7 +14,7 @@ JOURNAL = "sandbox:journal"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One execution of a task; `finished_at` is None while it runs, and for ever when its worker was killed."""
+    """One execution of a task; `finished_at` stays None when its worker was killed."""
 
     id: str
     name: str
@@ -40,5 +40,5 @@ def runs_from(entries: Iterable[Mapping[str, Any]]) -> tuple[Run, ...]:
 
 async def read_journal(valkey: Redis) -> tuple[Run, ...]:
     """Every run so far."""
-    entries = await valkey.lrange(JOURNAL, 0, -1)  # type: ignore[misc]  # redis-py types one method for both clients
+    entries = await valkey.lrange(JOURNAL, 0, -1)
     return runs_from(json.loads(entry) for entry in entries)

@@ -22,7 +22,7 @@ class PlannedTask:
 
 
 def burst(*, count: int, short_s: float, protected_s: float) -> tuple[PlannedTask, ...]:
-    """`count` tasks in a fixed order: every tenth runs ten times as long as the rest, and one more is protected.
+    """`count` tasks in a fixed order: every tenth runs ten times as long, and one more is protected.
 
     Without the long tail even a plain HPA kills little: all workers would fall idle together.
     """

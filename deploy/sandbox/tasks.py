@@ -1,7 +1,7 @@
 """The Celery app of the sandbox's workers: tasks that wait, and a journal of what really ran.
 
-The journal is a list in the broker's own Valkey: every start and every end of a task, told by the process that runs
-it. Nothing else can say afterwards that a task was killed half way or ran twice.
+The journal is a list in the broker's own Valkey: every start and every end of a task, told by the process
+that runs it. Nothing else can say afterwards that a task was killed half way or ran twice.
 """
 
 from __future__ import annotations
@@ -54,7 +54,13 @@ def _journal_of(process: int) -> redis.Redis:
 
 
 def _write(event: str, task_id: str, name: str) -> None:
-    entry = {"event": event, "id": task_id, "name": name, "pod": os.environ.get("POD_NAME", ""), "at": time.time()}
+    entry = {
+        "event": event,
+        "id": task_id,
+        "name": name,
+        "pod": os.environ.get("POD_NAME", ""),
+        "at": time.time(),
+    }
     _journal_of(os.getpid()).rpush(JOURNAL, json.dumps(entry))
 
 

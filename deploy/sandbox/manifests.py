@@ -1,0 +1,157 @@
+"""The objects of the demo and the scenarios, as a user would write them in YAML. Pure."""
+
+from __future__ import annotations
+
+import sys
+from base64 import b64encode
+from typing import Any
+
+Document = dict[str, Any]
+
+NAMESPACE = "default"
+SYSTEM_NAMESPACE = "celery-hpa"
+ADAPTER_SERVICE, HOOK_SERVICE = "metrics-adapter", "drain-hook"
+PROTECTED_TASKS = "billing.*"
+
+DECREASE = "object.spec.?replicas.orValue(0) < oldObject.spec.?replicas.orValue(0)"
+"""Lets only scale-downs through; replicas is left out of a Scale when it is 0."""
+
+
+def worker_command(*, slots: int, queues: tuple[str, ...], pool: str = "prefork") -> list[str]:
+    """The command line of a worker pod; `$(POD_NAME)` is expanded by the kubelet."""
+    return [
+        *(sys.executable, "-m", "celery", "--app", "deploy.sandbox.tasks", "worker"),
+        *("--hostname", "celery@$(POD_NAME)", "--concurrency", str(slots), "--pool", pool),
+        *("--queues", ",".join(queues), "--loglevel", "INFO", "--without-gossip", "--without-mingle"),
+    ]
+
+
+def namespace(name: str) -> Document:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def worker_deployment(
+    *,
+    name: str,
+    replicas: int,
+    command: list[str],
+    environment: dict[str, str],
+    grace_seconds: int,
+    namespace: str = NAMESPACE,
+) -> Document:
+    """A Deployment of Celery workers."""
+    labels = {"app": name}
+    env: list[Document] = [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
+    env += [{"name": key, "value": value} for key, value in environment.items()]
+    container = {"name": "worker", "image": "celery-worker", "command": command, "env": env}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"terminationGracePeriodSeconds": grace_seconds, "containers": [container]},
+            },
+        },
+    }
+
+
+def autoscaler(
+    *, name: str, pool: str, max_replicas: int, behavior: Document, namespace: str = NAMESPACE
+) -> Document:
+    """A stock HPA on celery_load_factor, as the README shows it."""
+    metric = {"name": "celery_load_factor", "selector": {"matchLabels": {"pool": pool}}}
+    target = {"type": "Value", "value": "800m"}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": 1,
+            "maxReplicas": max_replicas,
+            "metrics": [{"type": "External", "external": {"metric": metric, "target": target}}],
+            "behavior": behavior,
+        },
+    }
+
+
+def external_name_service(name: str) -> Document:
+    """A Service for a server on this machine: the port is named by whoever refers to it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": SYSTEM_NAMESPACE},
+        "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": 443}]},
+    }
+
+
+def api_service(*, port: int, ca_pem: bytes) -> Document:
+    return {
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": "v1beta1.external.metrics.k8s.io"},
+        "spec": {
+            "group": "external.metrics.k8s.io",
+            "version": "v1beta1",
+            "groupPriorityMinimum": 100,
+            "versionPriority": 100,
+            "caBundle": b64encode(ca_pem).decode(),
+            "service": {"namespace": SYSTEM_NAMESPACE, "name": ADAPTER_SERVICE, "port": port},
+        },
+    }
+
+
+def webhook_configuration(
+    *, port: int, ca_pem: bytes, timeout_seconds: int = 10, failure_policy: str = "Fail"
+) -> Document:
+    service = {"namespace": SYSTEM_NAMESPACE, "name": HOOK_SERVICE, "path": "/validate", "port": port}
+    rule = {
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "operations": ["UPDATE"],
+        "resources": ["deployments/scale"],
+        "scope": "Namespaced",
+    }
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "celery-hpa-drain"},
+        "webhooks": [
+            {
+                "name": "scale.drain.celery-hpa.io",
+                "clientConfig": {"caBundle": b64encode(ca_pem).decode(), "service": service},
+                "rules": [rule],
+                "matchConditions": [{"name": "decrease", "expression": DECREASE}],
+                "failurePolicy": failure_policy,
+                "sideEffects": "NoneOnDryRun",
+                "admissionReviewVersions": ["v1"],
+                "timeoutSeconds": timeout_seconds,
+            }
+        ],
+    }
+
+
+def configuration(
+    *, broker_url: str, slots: int, name: str = "worker", queues: tuple[str, ...] = ("default",), **drain: Any
+) -> Document:
+    """The configuration file of both services, with one pool."""
+    return {
+        "refresh": "1s",
+        "maxAge": "30s",
+        "pools": [
+            {
+                "name": "default",
+                "namespace": NAMESPACE,
+                "workload": {"kind": "Deployment", "name": name},
+                "queues": list(queues),
+                "slotsPerWorker": slots,
+                "broker": {"url": broker_url},
+                "labels": [{"task": PROTECTED_TASKS, "protect": True}],
+                "drain": drain,
+            }
+        ],
+    }
