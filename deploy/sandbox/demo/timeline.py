@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from deploy.sandbox.journal import Run
-from deploy.sandbox.story import LONG, PROTECTED, SHORT, Outcome, PodLife
+from deploy.sandbox.demo.journal import Run
+from deploy.sandbox.demo.story import LONG, PROTECTED, SHORT, Outcome, PodLife
 
 INK = "#23272e"
 WIDTH, LEFT, RIGHT = 1180, 190, 24

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from deploy.sandbox.journal import Run
+from deploy.sandbox.demo.journal import Run
 
 SHORT, LONG, PROTECTED = "orders.import", "reports.render", "billing.close_month"
 
