@@ -1,0 +1,35 @@
+"""What it costs to stop a worker now. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from shared.pools import Pool
+from shared.workers import Task, WorkerSnapshot
+
+
+def worker_cost(worker: WorkerSnapshot, *, pool: Pool, now: float) -> float:
+    """Sum over its tasks of weight * (1 + (running seconds / unitSeconds) ** exponent).
+
+    A reserved task counts as just started: it is lost work too if the worker is killed. A task held for its eta
+    counts nothing: it goes back to the queue.
+    """
+    return sum(_task_cost(task, pool=pool, now=now) for task in worker.tasks)
+
+
+def is_protected(worker: WorkerSnapshot, *, pool: Pool) -> bool:
+    """Whether it runs, or has prefetched, a task that a label says must never be stopped."""
+    return any(map(pool.is_protected, worker.tasks))
+
+
+def _task_cost(task: Task, *, pool: Pool, now: float) -> float:
+    weight = pool.weight(task)
+    # An endless running time with weight 0 would be 0 * inf, which is no number and sorts nowhere.
+    return weight * (1 + _aged(task.running_seconds(now), pool=pool)) if weight else 0.0
+
+
+def _aged(seconds: float, *, pool: Pool) -> float:
+    try:
+        return (seconds / pool.cost.unit_seconds) ** pool.cost.exponent
+    except OverflowError:
+        return math.inf
