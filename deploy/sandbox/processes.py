@@ -73,7 +73,7 @@ async def _wait_until(
     ready: str, process: asyncio.subprocess.Process, *, log: Path, timeout_s: float
 ) -> None:
     deadline = asyncio.get_running_loop().time() + timeout_s
-    while ready not in log.read_text(errors="replace"):
+    while ready not in _text(log):
         if process.returncode is not None:
             raise ServiceFailed(f"{log.stem} ended with {process.returncode}:\n{_tail(log)}")
         if asyncio.get_running_loop().time() > deadline:
@@ -81,8 +81,12 @@ async def _wait_until(
         await asyncio.sleep(0.05)
 
 
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace")
+
+
 def _tail(log: Path, *, lines: int = 20) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(_text(log).splitlines()[-lines:])
 
 
 def _die_with_parent() -> None:
