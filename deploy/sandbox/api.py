@@ -1,0 +1,280 @@
+"""The HTTP side of the API server: from a request to a store operation, and every refusal as a Status."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from deploy.sandbox.authentication import Tokens, User
+from deploy.sandbox.authorization import Authorizer
+from deploy.sandbox.errors import (
+    bad_request,
+    method_not_allowed,
+    not_found,
+    request_timeout,
+    unknown_path,
+    unsupported_media_type,
+)
+from deploy.sandbox.patches import apply_patch
+from deploy.sandbox.request_paths import Target
+from deploy.sandbox.resources import PODS, Document, Resource
+from deploy.sandbox.reviews import answer_review
+from deploy.sandbox.scale import scale_of
+from deploy.sandbox.selection import parse_selection
+from deploy.sandbox.store import Key, ObjectStore
+from deploy.sandbox.watching import events, parse_watch
+from deploy.sandbox.writing import Write, Writer
+
+REQUEST_TIMEOUT_S = 34.0
+JSON_BODIES = ("", "application/json", "application/octet-stream", "text/plain")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A resource request whose user is known and may do what is asked."""
+
+    http: web.Request
+    user: User
+    target: Target
+    resource: Resource
+    verb: str
+
+    @property
+    def key(self) -> Key:
+        """Where the object that the URL names lives."""
+        return Key(self.resource, self.target.namespace, self.target.name)
+
+
+class Api:
+    """Handles every request that is about objects of this server."""
+
+    def __init__(self, *, store: ObjectStore, writer: Writer, authorizer: Authorizer, tokens: Tokens) -> None:
+        self._store = store
+        self._writer = writer
+        self._authorizer = authorizer
+        self._tokens = tokens
+        self._verbs: dict[str, Callable[[Request], Awaitable[web.StreamResponse]]] = {
+            "get": self._get,
+            "list": self._list,
+            "watch": self._watch,
+            "create": self._create,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_collection,
+        }
+
+    async def handle(self, http: web.Request, user: User, target: Target) -> web.StreamResponse:
+        """Answer a request on a resource path. Raises ApiError."""
+        resource, verb = target.resource, verb_of(http, target)
+        if resource is None or not _has_subresource(resource, target.subresource):
+            raise unknown_path()
+        if resource.namespaced and not target.namespace and verb not in ("list", "watch"):
+            raise method_not_allowed(resource)
+        if resource.create_only and verb != "create":
+            raise method_not_allowed(resource)
+        request = Request(http=http, user=user, target=target, resource=resource, verb=verb)
+        return await self._verbs[verb](request)
+
+    async def _get(self, request: Request) -> web.StreamResponse:
+        document = self._store.get(request.key)
+        if document is None:
+            raise not_found(request.resource, request.target.name)
+        if request.target.subresource == "scale":
+            return json_response(scale_of(document))
+        return json_response(document)
+
+    async def _list(self, request: Request) -> web.StreamResponse:
+        resource = request.resource
+        selection = parse_selection(resource, request.http.query)
+        found = [
+            document
+            for document in self._store.select(resource, request.target.namespace)
+            if selection.matches(document)
+        ]
+        return json_response(
+            {
+                "kind": f"{resource.kind}List",
+                "apiVersion": resource.api_version,
+                "metadata": {"resourceVersion": str(self._store.resource_version)},
+                "items": [_list_item(document) for document in found],
+            }
+        )
+
+    async def _watch(self, request: Request) -> web.StreamResponse:
+        target, query = request.target, request.http.query
+        selection = parse_selection(request.resource, query)
+        watch = parse_watch(request.resource, target.namespace, target.name, selection, query)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request.http)
+        async for piece in events(self._store, watch):
+            if piece:
+                await response.write(piece.encode())
+        return response
+
+    async def _create(self, request: Request) -> web.StreamResponse:
+        document = await _object_of(request.http)
+        if request.resource.create_only:
+            answer = answer_review(
+                request.resource,
+                document,
+                user=request.user,
+                authorizer=self._authorizer,
+                tokens=self._tokens,
+            )
+            return json_response(answer, status=201)
+        if request.target.name:
+            raise method_not_allowed(request.resource)
+        name = (document.get("metadata") or {}).get("name", "")
+        write = _write(request, name=name, options_kind="CreateOptions")
+        return await self._written(write, self._writer.create(write, document), status=201)
+
+    async def _update(self, request: Request) -> web.StreamResponse:
+        document = await _object_of(request.http)
+        write = _write(request)
+        return await self._written(write, self._writer.update(write, lambda _: document))
+
+    async def _patch(self, request: Request) -> web.StreamResponse:
+        patch = await _json_of(request.http)
+        content_type = request.http.headers.get("Content-Type", "")
+        write = _write(request)
+        change = self._writer.update(write, lambda current: apply_patch(content_type, patch, current))
+        return await self._written(write, change)
+
+    async def _delete(self, request: Request) -> web.StreamResponse:
+        options = await _delete_options(request.http)
+        write = _write(request, dry_run=options.get("dryRun"), options_kind="DeleteOptions")
+        deleted = self._writer.delete(write, options)
+        if request.resource is PODS:
+            return await self._written(write, deleted)
+        return await self._written(write, _deleted_status(request.resource, deleted))
+
+    async def _delete_collection(self, request: Request) -> web.StreamResponse:
+        options = await _delete_options(request.http)
+        selection = parse_selection(request.resource, request.http.query)
+        for document in self._store.select(request.resource, request.target.namespace):
+            if selection.matches(document):
+                metadata = document["metadata"]
+                write = _write(
+                    request,
+                    name=metadata["name"],
+                    namespace=metadata.get("namespace", ""),
+                    options_kind="DeleteOptions",
+                )
+                await self._writer.delete(write, options)
+        return json_response({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+
+    async def _written(
+        self, write: Write, work: Awaitable[Document], *, status: int = 200
+    ) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + REQUEST_TIMEOUT_S):
+                document = await work
+        except TimeoutError as error:
+            raise request_timeout() from error
+        return json_response(document, status=status, warnings=write.warnings)
+
+
+def verb_of(http: web.Request, target: Target) -> str:
+    """The API's verb for an HTTP method. Raises ApiError 400 for a method that is none."""
+    if http.method == "GET" and http.query.get("watch") in ("true", "1"):
+        return "watch"
+    one, many = {
+        "GET": ("get", "list"),
+        "POST": ("create", "create"),
+        "PUT": ("update", "update"),
+        "PATCH": ("patch", "patch"),
+        "DELETE": ("delete", "deletecollection"),
+    }.get(http.method, ("", ""))
+    if not one:
+        raise bad_request(f"the method {http.method} is not served")
+    return one if target.name else many
+
+
+def json_response(
+    document: Document, *, status: int = 200, warnings: list[str] | None = None
+) -> web.Response:
+    """A JSON answer, with warnings as the headers that kubectl prints."""
+    text = json.dumps(document, separators=(",", ":"))
+    response = web.Response(text=text, status=status, content_type="application/json")
+    for warning in warnings or ():
+        escaped = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        response.headers.add("Warning", f'299 - "{escaped}"')
+    return response
+
+
+def _has_subresource(resource: Resource, subresource: str) -> bool:
+    return {"": True, "status": resource.has_status, "scale": resource.has_scale}.get(subresource, False)
+
+
+def _list_item(document: Document) -> Document:
+    # Items of a list of built-in kinds say nothing about their kind in a real cluster.
+    return {field: value for field, value in document.items() if field not in ("kind", "apiVersion")}
+
+
+def _write(
+    request: Request,
+    *,
+    name: str = "",
+    namespace: str = "",
+    dry_run: Any = None,
+    options_kind: str = "UpdateOptions",
+) -> Write:
+    query = request.http.query
+    options: Document = {"kind": options_kind, "apiVersion": "meta.k8s.io/v1"}
+    is_dry = "All" in (dry_run or query.getall("dryRun", []))
+    if is_dry:
+        options["dryRun"] = ["All"]
+    for parameter in ("fieldManager", "fieldValidation"):
+        if value := query.get(parameter):
+            options[parameter] = value
+    return Write(
+        user=request.user,
+        resource=request.resource,
+        namespace=namespace or request.target.namespace,
+        name=name or request.target.name,
+        subresource=request.target.subresource,
+        dry_run=is_dry,
+        deadline=time.monotonic() + REQUEST_TIMEOUT_S,
+        options=options,
+    )
+
+
+async def _json_of(http: web.Request) -> Any:
+    body = await http.read()
+    try:
+        return json.loads(body) if body else {}
+    except ValueError as error:
+        raise bad_request(f"the request's body is not JSON: {error}") from error
+
+
+async def _object_of(http: web.Request) -> Document:
+    media_type = http.headers.get("Content-Type", "").partition(";")[0].strip()
+    if media_type not in JSON_BODIES:
+        raise unsupported_media_type(f"this API server reads application/json, not {media_type}")
+    document = await _json_of(http)
+    if not isinstance(document, dict):
+        raise bad_request("the request's body is not an object")
+    return document
+
+
+async def _delete_options(http: web.Request) -> Document:
+    options = await _object_of(http)
+    query = http.query
+    if grace := query.get("gracePeriodSeconds"):
+        options = options | {"gracePeriodSeconds": int(grace)}
+    if propagation := query.get("propagationPolicy"):
+        options = options | {"propagationPolicy": propagation}
+    return options
+
+
+async def _deleted_status(resource: Resource, deleted: Awaitable[Document]) -> Document:
+    metadata = (await deleted)["metadata"]
+    details = {"name": metadata["name"], "kind": resource.plural, "uid": metadata["uid"]}
+    if resource.group:
+        details["group"] = resource.group
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

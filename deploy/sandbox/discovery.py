@@ -1,0 +1,150 @@
+"""What the API server says it serves: the legacy documents and the aggregated one, from the one table."""
+
+from collections.abc import Iterable
+
+from deploy.sandbox.resources import GROUP_VERSIONS, RESOURCES, Document, Resource
+
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+VERSION = {
+    "major": "1",
+    "minor": "36",
+    "gitVersion": "v1.36.2",
+    "gitCommit": "",
+    "gitTreeState": "clean",
+    "buildDate": "2026-06-10T00:00:00Z",
+    "goVersion": "",
+    "compiler": "",
+    "platform": "linux/amd64",
+}
+SUBRESOURCE_VERBS = ["get", "patch", "update"]
+
+
+def wants_aggregated(accept: str) -> bool:
+    """Whether a client asks for all groups in one document."""
+    return "as=APIGroupDiscoveryList" in accept and "v=v2" in accept
+
+
+def core_versions() -> Document:
+    """`/api` as older clients read it."""
+    return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
+
+
+def group_list(aggregated: Iterable[Document]) -> Document:
+    """`/apis` as older clients read it; `aggregated` are the APIServices of other servers."""
+    versions: dict[str, list[str]] = {}
+    for group, version in own_group_versions():
+        versions.setdefault(group, []).append(version)
+    for service in aggregated:
+        versions.setdefault(service["spec"]["group"], []).append(service["spec"]["version"])
+    groups = [_group(group, served) for group, served in versions.items()]
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+
+
+def own_group_versions() -> list[tuple[str, str]]:
+    """The named groups this server answers for itself, and autoscaling/v1, which is where Scale is from."""
+    return [(group, version) for group, version in GROUP_VERSIONS if group]
+
+
+def group_document(group: str, versions: list[str]) -> Document:
+    """`/apis/<group>`."""
+    return {"kind": "APIGroup", "apiVersion": "v1"} | _group(group, versions)
+
+
+def _group(group: str, versions: list[str]) -> Document:
+    listed = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
+    return {"name": group, "versions": listed, "preferredVersion": listed[0]}
+
+
+def resource_list(group: str, version: str) -> Document:
+    """`/api/v1` or `/apis/<group>/<version>`."""
+    entries: list[Document] = []
+    for resource in _of(group, version):
+        entries += _entries(resource)
+    group_version = f"{group}/{version}" if group else version
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": group_version,
+        "resources": entries,
+    }
+
+
+def _of(group: str, version: str) -> list[Resource]:
+    return [resource for resource in RESOURCES if (resource.group, resource.version) == (group, version)]
+
+
+def _entries(resource: Resource) -> list[Document]:
+    entry: Document = {
+        "name": resource.plural,
+        "singularName": resource.singular,
+        "namespaced": resource.namespaced,
+        "kind": resource.kind,
+        "verbs": list(resource.verbs),
+    }
+    if resource.short_names:
+        entry["shortNames"] = list(resource.short_names)
+    if resource.categories:
+        entry["categories"] = list(resource.categories)
+    return [entry, *(_subresource_entry(resource, name) for name in _subresources(resource))]
+
+
+def _subresource_entry(resource: Resource, subresource: str) -> Document:
+    kind = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+    return {
+        "name": f"{resource.plural}/{subresource}",
+        "singularName": "",
+        "namespaced": resource.namespaced,
+        **(kind if subresource == "scale" else {"kind": resource.kind}),
+        "verbs": SUBRESOURCE_VERBS,
+    }
+
+
+def _subresources(resource: Resource) -> list[str]:
+    return ["scale"] * resource.has_scale + ["status"] * resource.has_status
+
+
+def group_discovery(groups: Iterable[str], foreign: Iterable[Document] = ()) -> Document:
+    """The aggregated document: our groups, then `foreign`, which is what other servers said about theirs."""
+    items = [_group_discovery(group) for group in groups]
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {},
+        "items": [*items, *foreign],
+    }
+
+
+def _group_discovery(group: str) -> Document:
+    versions = [
+        {
+            "version": version,
+            "resources": [_discovered(resource) for resource in _of(group, version)],
+            "freshness": "Current",
+        }
+        for served, version in GROUP_VERSIONS
+        if served == group
+    ]
+    return {"metadata": {"name": group} if group else {}, "versions": versions}
+
+
+def _discovered(resource: Resource) -> Document:
+    kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+    scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+    subresources = [
+        {
+            "subresource": name,
+            "responseKind": scale if name == "scale" else kind,
+            "verbs": SUBRESOURCE_VERBS,
+        }
+        for name in _subresources(resource)
+    ]
+    return {
+        "resource": resource.plural,
+        "responseKind": kind,
+        "scope": "Namespaced" if resource.namespaced else "Cluster",
+        "singularResource": resource.singular,
+        "verbs": list(resource.verbs),
+        "shortNames": list(resource.short_names),
+        "categories": list(resource.categories),
+        "subresources": subresources,
+    }

@@ -1,0 +1,33 @@
+"""The scale subresource: an autoscaling/v1 Scale as a view on a Deployment or ReplicaSet, and back."""
+
+from deploy.sandbox.errors import invalid
+from deploy.sandbox.label_selectors import selector_text
+from deploy.sandbox.objects import check_identity
+from deploy.sandbox.resources import Document, Resource
+
+
+def scale_of(document: Document) -> Document:
+    """The Scale of a workload. Zero replicas are left out of spec, as the real server leaves them out."""
+    metadata = document["metadata"]
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    replicas = document["spec"].get("replicas", 0)
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {field: metadata[field] for field in kept if field in metadata},
+        "spec": {"replicas": replicas} if replicas else {},
+        "status": {
+            "replicas": document.get("status", {}).get("replicas", 0),
+            "selector": selector_text(document["spec"]["selector"]),
+        },
+    }
+
+
+def with_scale(resource: Resource, document: Document, scale: Document) -> Document:
+    """The workload with a Scale's replicas. Raises ApiError 409 for a Scale of another state or object."""
+    check_identity(resource, document, scale)
+    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    if not isinstance(replicas, int) or replicas < 0:
+        problem = ("spec.replicas", f"Invalid value: {replicas!r}: must be greater than or equal to 0")
+        raise invalid(resource, document["metadata"]["name"], [problem])
+    return document | {"spec": document["spec"] | {"replicas": replicas}}

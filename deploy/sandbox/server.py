@@ -1,0 +1,190 @@
+"""The emulated kube-apiserver as one object: start it, stop it, ask it where it is."""
+
+import asyncio
+import json
+import logging
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from aiohttp import web
+
+from deploy.sandbox import discovery
+from deploy.sandbox.api import Api, json_response, verb_of
+from deploy.sandbox.authentication import Tokens, User, authenticate
+from deploy.sandbox.authorization import AllowKnownUsers, Attributes, Authorizer, refusal
+from deploy.sandbox.errors import ApiError, forbidden, internal, unknown_path
+from deploy.sandbox.objects import new_object
+from deploy.sandbox.request_paths import Target, parse_path
+from deploy.sandbox.resources import CONFIGMAPS, NAMESPACES, Document, Resource
+from deploy.sandbox.store import Key, ObjectStore
+from deploy.sandbox.writing import Operation, Write, Writer
+
+log = logging.getLogger(__name__)
+
+FIRST_NAMESPACES = ("default", "kube-system")
+HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificates:
+    """The PEM files the API server needs."""
+
+    client_ca: Path
+    """Who signs client certificates; also what clients verify the server with."""
+    serving_certificate: Path
+    serving_key: Path
+    front_proxy_ca: Path
+    front_proxy_certificate: Path
+    front_proxy_key: Path
+
+
+class _NoAdmission:
+    async def review(
+        self, write: Write, operation: Operation, document: Document | None, old: Document | None
+    ) -> None:
+        return None
+
+
+class ApiServer:
+    """`async with ApiServer(certificates) as server:` serves until the block ends, at `url`.
+
+    `latency_s` delays every request, `authorizer` decides on them, `tokens` gives out bearer tokens.
+    """
+
+    def __init__(
+        self,
+        certificates: Certificates,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        latency_s: float = 0.0,
+        authorizer: Authorizer | None = None,
+        history_limit: int = 10_000,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.latency_s = latency_s
+        self.authorizer: Authorizer = authorizer or AllowKnownUsers()
+        self.tokens = Tokens()
+        self.store = ObjectStore(history_limit=history_limit)
+        self._certificates = certificates
+        writer = Writer(self.store, _NoAdmission(), _now)
+        self._api = Api(store=self.store, writer=writer, authorizer=self.authorizer, tokens=self.tokens)
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is served."""
+        return f"https://{self.host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        self._publish_first_objects()
+        app = web.Application(client_max_size=3 * 2**20)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        # A client that goes away takes its request with it, as in the real server.
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port, ssl_context=self._serving_context())
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        log.info("The API server is at %s.", self.url)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _serving_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(
+            ssl.Purpose.CLIENT_AUTH, cafile=str(self._certificates.client_ca)
+        )
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_cert_chain(self._certificates.serving_certificate, self._certificates.serving_key)
+        return context
+
+    def _publish_first_objects(self) -> None:
+        for name in FIRST_NAMESPACES:
+            self._publish(NAMESPACES, "", {"metadata": {"name": name}})
+        proxy_ca = self._certificates.front_proxy_ca.read_text()
+        data = {
+            "client-ca-file": self._certificates.client_ca.read_text(),
+            "requestheader-allowed-names": json.dumps(["front-proxy-client"]),
+            "requestheader-client-ca-file": proxy_ca,
+            "requestheader-extra-headers-prefix": json.dumps(["X-Remote-Extra-"]),
+            "requestheader-group-headers": json.dumps(["X-Remote-Group"]),
+            "requestheader-username-headers": json.dumps(["X-Remote-User"]),
+        }
+        metadata = {"name": "extension-apiserver-authentication"}
+        self._publish(CONFIGMAPS, "kube-system", {"metadata": metadata, "data": data})
+
+    def _publish(self, resource: Resource, namespace: str, document: Document) -> None:
+        key = Key(resource, namespace, document["metadata"]["name"])
+        if self.store.get(key) is None:
+            self.store.put(key, new_object(resource, document, namespace=namespace, now=_now()))
+
+    async def _answer(self, http: web.Request) -> web.StreamResponse:
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
+        try:
+            return await self._dispatch(http)
+        except ApiError as error:
+            return json_response(error.status(), status=error.code)
+        except Exception:
+            log.exception("The API server failed on %s %s.", http.method, http.path)
+            return json_response(internal("see the API server's log").status(), status=500)
+
+    async def _dispatch(self, http: web.Request) -> web.StreamResponse:
+        user = authenticate(_peer_certificate(http), http.headers, self.tokens)
+        target = parse_path(http.raw_path.partition("?")[0])
+        self._authorize(http, user, target)
+        if target is not None:
+            return await self._api.handle(http, user, target)
+        return self._about_the_server(http)
+
+    def _authorize(self, http: web.Request, user: User, target: Target | None) -> None:
+        attributes = _attributes(http, target)
+        if self.authorizer.authorize(user, attributes).allowed:
+            return
+        sentence = refusal(user, attributes)
+        if target is None or target.resource is None:
+            raise ApiError(403, "Forbidden", f"forbidden: {sentence}")
+        raise forbidden(target.resource, target.name, sentence)
+
+    def _about_the_server(self, http: web.Request) -> web.StreamResponse:
+        path = http.path.rstrip("/")
+        if path in HEALTH_PATHS:
+            return web.Response(text="ok")
+        if path == "/version":
+            return json_response(discovery.VERSION)
+        if path == "/api":
+            return json_response(discovery.core_versions())
+        if path == "/apis":
+            return json_response(discovery.group_list([]))
+        raise unknown_path()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _peer_certificate(http: web.Request) -> bytes | None:
+    connection = http.get_extra_info("ssl_object")
+    certificate: bytes | None = connection.getpeercert(binary_form=True) if connection else None
+    return certificate
+
+
+def _attributes(http: web.Request, target: Target | None) -> Attributes:
+    if target is None:
+        return Attributes(verb=http.method.lower(), path=http.path)
+    return Attributes(
+        verb=verb_of(http, target),
+        group=target.group,
+        version=target.version,
+        resource=target.plural,
+        subresource=target.subresource,
+        namespace=target.namespace,
+        name=target.name,
+    )
