@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -65,6 +65,8 @@ class ReplicaSet:
     uid: str
     replicas: int
     """spec.replicas."""
+    owner_uid: str = ""
+    """uid of the workload that controls it."""
     created_at: float = 0.0
     desired_replicas: int | None = None
     """The annotation deployment.kubernetes.io/desired-replicas."""
@@ -96,6 +98,19 @@ class Workload:
     is_bypassed: bool = False
     progressing_since: float | None = None
     """When the Progressing condition last changed its text, seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadState:
+    """A workload with what belongs to it, at one moment."""
+
+    workload: Workload
+    replica_sets: tuple[ReplicaSet, ...] = ()
+    """Those it controls, by name."""
+    pods: tuple[Pod, ...] = ()
+    """Those its ReplicaSets control, by name; terminating ones too."""
+    as_of: float = 0.0
+    """Seconds since the epoch: nothing newer than this is known."""
 
 
 def parse_cost(text: str | None) -> int:
@@ -146,6 +161,7 @@ def replica_set_from(document: Document) -> ReplicaSet:
         name=metadata["name"],
         uid=metadata["uid"],
         replicas=document.get("spec", {}).get("replicas", 1),
+        owner_uid=_controller_uid(metadata),
         created_at=parse_time(metadata.get("creationTimestamp")) or 0.0,
         desired_replicas=_integer(annotations.get("deployment.kubernetes.io/desired-replicas")),
         max_replicas=_integer(annotations.get("deployment.kubernetes.io/max-replicas")),
@@ -176,6 +192,20 @@ def workload_from(document: Document, *, kind: str = "Deployment") -> Workload:
         strategy=strategy.get("type", "RollingUpdate"),
         is_bypassed=(metadata.get("annotations") or {}).get(BYPASS_ANNOTATION) == "true",
         progressing_since=parse_time(progressing.get("lastTransitionTime")),
+    )
+
+
+def state_of(
+    workload: Workload, replica_sets: Collection[ReplicaSet], pods: Collection[Pod], *, as_of: float
+) -> WorkloadState:
+    """What belongs to the workload: its selector may fit others' objects too."""
+    own = sorted((s for s in replica_sets if s.owner_uid == workload.uid), key=lambda s: s.name)
+    owners = {s.uid for s in own}
+    return WorkloadState(
+        workload=workload,
+        replica_sets=tuple(own),
+        pods=tuple(sorted((p for p in pods if p.owner_uid in owners), key=lambda p: p.name)),
+        as_of=as_of,
     )
 
 

@@ -1,0 +1,190 @@
+"""Kubernetes' JSON, beyond what shared.pods reads: paths, Events, Leases, Secrets, reviews. Pure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from shared.leases import LeaseRecord
+from shared.pods import Document, Pod, Workload, parse_time
+
+LONGEST_EVENT_MESSAGE = 1024
+
+WORKLOAD_RESOURCES = {"Deployment": ("apps/v1", "deployments")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUser:
+    """Whom a bearer token belongs to, by TokenReview."""
+
+    username: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """The data of a Secret, decoded."""
+
+    data: Mapping[str, bytes] = field(repr=False)
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A list reply: the objects, and the resourceVersion from which a watch goes on."""
+
+    items: tuple[Document, ...]
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchEvent:
+    """One line of a watch: ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    type: str
+    object: Document
+
+
+def path_of(prefix: str, namespace: str, resource: str, name: str | None = None) -> str:
+    """The path of a namespaced resource, or of one object of it."""
+    path = f"/{prefix}/namespaces/{quoted(namespace)}/{resource}"
+    return path if name is None else f"{path}/{quoted(name)}"
+
+
+def workloads_path(kind: str, namespace: str, name: str | None = None) -> str:
+    group_version, resource = WORKLOAD_RESOURCES[kind]
+    return path_of(f"apis/{group_version}", namespace, resource, name)
+
+
+def replica_sets_path(namespace: str) -> str:
+    return path_of("apis/apps/v1", namespace, "replicasets")
+
+
+def pods_path(namespace: str, name: str | None = None) -> str:
+    return path_of("api/v1", namespace, "pods", name)
+
+
+def secrets_path(namespace: str, name: str | None = None) -> str:
+    return path_of("api/v1", namespace, "secrets", name)
+
+
+def leases_path(namespace: str, name: str | None = None) -> str:
+    return path_of("apis/coordination.k8s.io/v1", namespace, "leases", name)
+
+
+def quoted(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe="")
+
+
+def selectors_query(label_selector: str, field_selector: str) -> dict[str, str]:
+    both = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    return {key: value for key, value in both.items() if value}
+
+
+def review_document(api_version: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": api_version, "kind": kind, "spec": dict(spec)}
+
+
+def token_user_from(user: Document) -> TokenUser:
+    return TokenUser(
+        username=user.get("username", ""),
+        uid=user.get("uid", ""),
+        groups=tuple(user.get("groups") or ()),
+        extra={key: tuple(values) for key, values in (user.get("extra") or {}).items()},
+    )
+
+
+def event_document(
+    involved: Workload | Pod, *, now: float, reason: str, message: str, component: str, type: str
+) -> dict[str, Any]:
+    moment = _rfc3339(now)
+    kind, api_version = (
+        ("Pod", "v1") if isinstance(involved, Pod) else (involved.kind, WORKLOAD_RESOURCES[involved.kind][0])
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{involved.name}.", "namespace": involved.namespace},
+        "involvedObject": {
+            "apiVersion": api_version,
+            "kind": kind,
+            "namespace": involved.namespace,
+            "name": involved.name,
+            "uid": involved.uid,
+        },
+        "reason": reason,
+        "message": message[:LONGEST_EVENT_MESSAGE],
+        "type": type,
+        "source": {"component": component},
+        "reportingComponent": component,
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }
+
+
+def lease_document(namespace: str, name: str, record: LeaseRecord) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace}
+    if record.resource_version:
+        metadata["resourceVersion"] = record.resource_version
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": metadata,
+        "spec": {
+            "holderIdentity": record.holder,
+            "leaseDurationSeconds": record.duration_s,
+            "acquireTime": _rfc3339(record.acquired_at),
+            "renewTime": _rfc3339(record.renewed_at),
+            "leaseTransitions": record.transitions,
+        },
+    }
+
+
+def lease_from(document: Document) -> LeaseRecord:
+    spec = document.get("spec") or {}
+    return LeaseRecord(
+        holder=spec.get("holderIdentity") or "",
+        duration_s=spec.get("leaseDurationSeconds") or 1,
+        acquired_at=parse_time(spec.get("acquireTime")) or 0.0,
+        renewed_at=parse_time(spec.get("renewTime")) or 0.0,
+        transitions=spec.get("leaseTransitions") or 0,
+        resource_version=document["metadata"]["resourceVersion"],
+    )
+
+
+def secret_document(namespace: str, name: str, data: Mapping[str, bytes]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": encoded(data),
+    }
+
+
+def secret_from(document: Document) -> Secret:
+    data = document.get("data") or {}
+    return Secret(
+        data={key: base64.b64decode(value) for key, value in data.items()},
+        resource_version=document["metadata"]["resourceVersion"],
+    )
+
+
+def encoded(data: Mapping[str, bytes]) -> dict[str, str]:
+    return {key: base64_text(value) for key, value in data.items()}
+
+
+def base64_text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _rfc3339(seconds: float) -> str:
+    """Kubernetes' MicroTime."""
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,149 @@
+"""A Lease of coordination.k8s.io as a lock: at most one holder acts, and a dead one is replaced.
+
+As in client-go a lease is judged by how long *we* have not seen it change, never by comparing its time stamps
+with our clock: clocks of two machines disagree. It does not fence: a holder that was paused may act once more
+after another has taken over, so whoever holds it must still write with preconditions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from shared.errors import Conflict, NotFound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """What stands in the Lease object."""
+
+    holder: str
+    """Who holds it; empty when it was released."""
+    duration_s: int
+    acquired_at: float
+    """Seconds since the epoch, by the holder's clock."""
+    renewed_at: float
+    """Seconds since the epoch, by the holder's clock."""
+    transitions: int = 0
+    """How often it went from one holder to another."""
+    resource_version: str = ""
+
+
+class LeaseStore(Protocol):
+    """What a Lease asks of the Kubernetes door."""
+
+    async def read_lease(self, *, namespace: str, name: str) -> LeaseRecord: ...
+
+    async def create_lease(self, *, namespace: str, name: str, record: LeaseRecord) -> LeaseRecord: ...
+
+    async def replace_lease(self, *, namespace: str, name: str, record: LeaseRecord) -> LeaseRecord: ...
+
+
+class Lease:
+    """One lock that we may hold. Keep the object: it remembers since when the holder has not moved."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        *,
+        namespace: str,
+        name: str,
+        holder: str,
+        duration_s: int,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._namespace = namespace
+        self._name = name
+        self._holder = holder
+        self._duration_s = duration_s
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._seen: LeaseRecord | None = None
+        self._seen_at = 0.0
+        self._held_until: float | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether we hold it by our own clock: nobody can have taken it over yet."""
+        return self._held_until is not None and self._clock() < self._held_until
+
+    @property
+    def seen_holder(self) -> str:
+        """Who held it when we last looked; empty for nobody."""
+        return self._seen.holder if self._seen else ""
+
+    async def acquire(self) -> bool:
+        """Take it, or keep it; False when somebody else holds it. Raises KubernetesError."""
+        if self._seen is not None and self._may_take(self._seen) and await self._take(self._seen):
+            return True
+        try:
+            self._see(await self._store.read_lease(namespace=self._namespace, name=self._name))
+        except NotFound:
+            return await self._create()
+        return self._seen is not None and self._may_take(self._seen) and await self._take(self._seen)
+
+    async def renew(self) -> bool:
+        """Prolong it; False when it is not ours any more. Raises KubernetesError."""
+        return self._seen is not None and self.is_held and await self._take(self._seen)
+
+    async def release(self) -> None:
+        """Give it back, so that the next one need not wait. Raises KubernetesError."""
+        held, self._held_until = self._held_until, None
+        if held is None or self._seen is None or self._seen.holder != self._holder:
+            return
+        empty = replace(self._seen, holder="", duration_s=1, renewed_at=self._wall_clock())
+        await self._replace(empty)
+
+    def _may_take(self, record: LeaseRecord) -> bool:
+        if record.holder in ("", self._holder):
+            return True
+        return self._clock() - self._seen_at >= record.duration_s
+
+    async def _take(self, record: LeaseRecord) -> bool:
+        asked_at, now = self._clock(), self._wall_clock()
+        is_ours = record.holder == self._holder
+        mine = replace(
+            record,
+            holder=self._holder,
+            duration_s=self._duration_s,
+            renewed_at=now,
+            acquired_at=record.acquired_at if is_ours else now,
+            transitions=record.transitions + (not is_ours),
+        )
+        return self._hold(asked_at, await self._replace(mine))
+
+    async def _create(self) -> bool:
+        asked_at, now = self._clock(), self._wall_clock()
+        record = LeaseRecord(
+            holder=self._holder, duration_s=self._duration_s, acquired_at=now, renewed_at=now
+        )
+        try:
+            self._see(
+                await self._store.create_lease(namespace=self._namespace, name=self._name, record=record)
+            )
+        except Conflict:
+            return self._hold(asked_at, False)
+        return self._hold(asked_at, True)
+
+    async def _replace(self, record: LeaseRecord) -> bool:
+        """Compare and swap by resourceVersion; False when somebody wrote in between."""
+        try:
+            self._see(
+                await self._store.replace_lease(namespace=self._namespace, name=self._name, record=record)
+            )
+        except (Conflict, NotFound):
+            return False
+        return True
+
+    def _hold(self, asked_at: float, is_ours: bool) -> bool:
+        # From before the request left: others count from when they saw the answer to it, which is later.
+        self._held_until = asked_at + self._duration_s if is_ours else None
+        return is_ours
+
+    def _see(self, record: LeaseRecord) -> None:
+        if self._seen is None or record != self._seen:
+            self._seen, self._seen_at = record, self._clock()

@@ -1,0 +1,559 @@
+"""A Kubernetes API in memory with the methods of KubeClient and WorkloadCache.
+
+Documents are kept as Kubernetes' JSON and read by the same functions as the real ones. Nothing happens by
+itself: `scale`, `delete_pod` and `edit_pod` are what the API server, controllers and kubelet would do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from shared.errors import Conflict, NotFound
+from shared.kube_documents import Secret, TokenUser
+from shared.leases import LeaseRecord
+from shared.pods import (
+    Pod,
+    ReplicaSet,
+    Workload,
+    WorkloadState,
+    pod_from,
+    replica_set_from,
+    state_of,
+    workload_from,
+)
+from shared.workload_cache import WorkloadKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An Event as it was asked for."""
+
+    involved: Workload | Pod
+    reason: str
+    message: str
+    type: str
+    component: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a method of the client."""
+
+    method: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(kw_only=True)
+class FakeCluster:
+    """Stands in for KubeClient; `cache` stands in for WorkloadCache."""
+
+    calls: list[Call] = field(default_factory=list)
+    """Every call in order, failed ones too."""
+    events: list[Event] = field(default_factory=list)
+    refusals: dict[str, list[Exception]] = field(default_factory=dict)
+    """By method: errors that its next calls meet, one each."""
+    broken: dict[str, Exception] = field(default_factory=dict)
+    """By method, or "*" for all: the error that every call meets."""
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    """By method: its calls wait here before they take effect."""
+    config_maps: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    secrets: dict[tuple[str, str], Secret] = field(default_factory=dict)
+    leases: dict[tuple[str, str], LeaseRecord] = field(default_factory=dict)
+    ca_bundles: dict[str, bytes] = field(default_factory=dict)
+    """caBundle by "apiservice/NAME" and "webhook/NAME"."""
+    tokens: dict[str, TokenUser] = field(default_factory=dict)
+    """Tokens that TokenReview knows."""
+    is_allowed: Callable[[Mapping[str, Any]], bool] = lambda spec: True
+    """What SubjectAccessReview answers."""
+
+    def __post_init__(self) -> None:
+        self._workloads: dict[WorkloadKey, dict[str, Any]] = {}
+        self._replica_sets: dict[tuple[str, str], dict[str, Any]] = {}
+        self._pods: dict[tuple[str, str], dict[str, Any]] = {}
+        self._versions = itertools.count(1)
+        self.cache = FakeCache(self)
+
+    # What a test arranges, and what controllers and the kubelet would do.
+
+    def add_workload(
+        self,
+        name: str = "worker",
+        *,
+        replicas: int = 0,
+        namespace: str = "default",
+        kind: str = "Deployment",
+        uid: str | None = None,
+        annotations: Mapping[str, str] = {},
+        with_pods: bool = True,
+    ) -> Workload:
+        """A settled workload with one ReplicaSet and `replicas` ready pods, NAME-0, NAME-1, …"""
+        document = workload_document(
+            name, replicas=replicas, namespace=namespace, kind=kind, uid=uid, annotations=annotations
+        )
+        self._workloads[WorkloadKey(kind, namespace, name)] = self._stamp(document)
+        self.add_replica_set(f"{name}-rs", workload=name, replicas=replicas, namespace=namespace)
+        for index in range(replicas if with_pods else 0):
+            self.add_pod(f"{name}-{index}", replica_set=f"{name}-rs", namespace=namespace)
+        return workload_from(document, kind=kind)
+
+    def add_replica_set(
+        self,
+        name: str,
+        *,
+        workload: str = "worker",
+        replicas: int,
+        namespace: str = "default",
+        revision: int = 1,
+    ) -> ReplicaSet:
+        owner = self._workload_document(namespace, workload)
+        document = replica_set_document(name, owner=owner, replicas=replicas, revision=revision)
+        self._replica_sets[namespace, name] = self._stamp(document)
+        return replica_set_from(document)
+
+    def add_pod(
+        self, name: str, *, replica_set: str = "worker-rs", namespace: str = "default", **fields: Any
+    ) -> Pod:
+        """`fields` are those of `pod_document`."""
+        owner = self._replica_sets[namespace, replica_set]
+        document = pod_document(name, owner=owner, **fields)
+        self._pods[namespace, name] = self._stamp(document)
+        return pod_from(document)
+
+    def edit_pod(self, name: str, *, namespace: str = "default", **fields: Any) -> Pod:
+        """Change `phase`, `is_ready`, `host`, `restarts` or `is_terminating`, as the kubelet would."""
+        document = self._pods[namespace, name]
+        _set_pod_fields(document, **fields)
+        self._stamp(document)
+        return pod_from(document)
+
+    def annotate_pod(
+        self, name: str, annotations: Mapping[str, str | None], *, namespace: str = "default"
+    ) -> None:
+        """What somebody else writes."""
+        self._stamp(_annotate(self._pods[namespace, name], annotations))
+
+    def delete_pod(self, name: str, *, namespace: str = "default") -> None:
+        """The pod is gone."""
+        del self._pods[namespace, name]
+        self._stamp({"metadata": {}})
+
+    def delete_workload(self, name: str = "worker", *, namespace: str = "default") -> None:
+        """The workload and all that it owns are gone."""
+        key = self._key(namespace, name)
+        state = self._state(key)
+        for pod in state.pods:
+            del self._pods[namespace, pod.name]
+        for replica_set in state.replica_sets:
+            del self._replica_sets[namespace, replica_set.name]
+        del self._workloads[key]
+        self._stamp({"metadata": {}})
+
+    def scale(
+        self, replicas: int, *, name: str = "worker", namespace: str = "default", settled: bool = False
+    ) -> None:
+        """The API server admitted this; `settled` says that the controllers have caught up with it."""
+        document = self._workload_document(namespace, name)
+        document["spec"]["replicas"] = replicas
+        document["metadata"]["generation"] += 1
+        if settled:
+            self._settle(document, replicas)
+        self._stamp(document)
+
+    def edit_workload(self, *, name: str = "worker", namespace: str = "default", **status: Any) -> None:
+        """Set keys of its status, as `observedGeneration=3`."""
+        document = self._workload_document(namespace, name)
+        document["status"].update(status)
+        self._stamp(document)
+
+    def annotations_of(self, name: str, *, namespace: str = "default") -> dict[str, str]:
+        return dict(self._pods[namespace, name]["metadata"]["annotations"])
+
+    def calls_of(self, *methods: str) -> list[Call]:
+        return [call for call in self.calls if call.method in methods]
+
+    @property
+    def writes(self) -> list[Call]:
+        """Calls that change something: empty for a dry run."""
+        return [call for call in self.calls if call.method in _WRITES]
+
+    # The methods of KubeClient.
+
+    async def workload(self, *, kind: str, namespace: str, name: str) -> Workload:
+        await self._enter("workload", kind=kind, namespace=namespace, name=name)
+        key = WorkloadKey(kind, namespace, name)
+        if key not in self._workloads:
+            raise NotFound(f'deployments.apps "{name}" not found', status=404)
+        return workload_from(self._workloads[key], kind=kind)
+
+    async def replica_sets(
+        self, *, namespace: str, selector: str, owner_uid: str | None = None
+    ) -> tuple[ReplicaSet, ...]:
+        await self._enter("replica_sets", namespace=namespace, selector=selector, owner_uid=owner_uid)
+        return tuple(
+            replica_set_from(document)
+            for (where, _), document in sorted(self._replica_sets.items())
+            if where == namespace and _fits(document, selector) and owner_uid in (None, _owner(document))
+        )
+
+    async def pods(self, *, namespace: str, selector: str) -> tuple[Pod, ...]:
+        await self._enter("pods", namespace=namespace, selector=selector)
+        return tuple(
+            pod_from(document)
+            for (where, _), document in sorted(self._pods.items())
+            if where == namespace and _fits(document, selector)
+        )
+
+    async def workload_state(self, *, kind: str, namespace: str, name: str) -> WorkloadState:
+        await self._enter("workload_state", kind=kind, namespace=namespace, name=name)
+        key = WorkloadKey(kind, namespace, name)
+        if key not in self._workloads:
+            raise NotFound(f'deployments.apps "{name}" not found', status=404)
+        return self._state(key)
+
+    async def patch_pod(
+        self, *, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
+    ) -> Pod:
+        await self._enter("patch_pod", namespace=namespace, name=name, uid=uid, annotations=dict(annotations))
+        document = self._pods.get((namespace, name))
+        if document is None:
+            raise NotFound(f'pods "{name}" not found', status=404)
+        if document["metadata"]["uid"] != uid:
+            raise Conflict(f'the UID of pod "{name}" is {document["metadata"]["uid"]}, not {uid}', status=409)
+        return pod_from(self._stamp(_annotate(document, annotations)))
+
+    async def create_event(
+        self, *, involved: Workload | Pod, reason: str, message: str, component: str, type: str = "Normal"
+    ) -> None:
+        await self._enter("create_event", involved=involved, reason=reason, message=message)
+        self.events.append(
+            Event(involved=involved, reason=reason, message=message[:1024], type=type, component=component)
+        )
+
+    async def read_lease(self, *, namespace: str, name: str) -> LeaseRecord:
+        await self._enter("read_lease", namespace=namespace, name=name)
+        if (namespace, name) not in self.leases:
+            raise NotFound(f'leases.coordination.k8s.io "{name}" not found', status=404)
+        return self.leases[namespace, name]
+
+    async def create_lease(self, *, namespace: str, name: str, record: LeaseRecord) -> LeaseRecord:
+        await self._enter("create_lease", namespace=namespace, name=name, record=record)
+        if (namespace, name) in self.leases:
+            raise Conflict(f'leases.coordination.k8s.io "{name}" already exists', status=409)
+        return self._put_lease(namespace, name, record)
+
+    async def replace_lease(self, *, namespace: str, name: str, record: LeaseRecord) -> LeaseRecord:
+        await self._enter("replace_lease", namespace=namespace, name=name, record=record)
+        if (namespace, name) not in self.leases:
+            raise NotFound(f'leases.coordination.k8s.io "{name}" not found', status=404)
+        if self.leases[namespace, name].resource_version != record.resource_version:
+            raise Conflict(f'leases.coordination.k8s.io "{name}": the object has been modified', status=409)
+        return self._put_lease(namespace, name, record)
+
+    async def subject_access_review(self, spec: Mapping[str, Any]) -> bool:
+        await self._enter("subject_access_review", spec=spec)
+        return self.is_allowed(spec)
+
+    async def token_review(self, token: str, *, audiences: Collection[str] = ()) -> TokenUser | None:
+        await self._enter("token_review", audiences=tuple(audiences))
+        return self.tokens.get(token)
+
+    async def config_map(self, *, namespace: str, name: str) -> Mapping[str, str]:
+        await self._enter("config_map", namespace=namespace, name=name)
+        if (namespace, name) not in self.config_maps:
+            raise NotFound(f'configmaps "{name}" not found', status=404)
+        return dict(self.config_maps[namespace, name])
+
+    async def secret(self, *, namespace: str, name: str) -> Secret:
+        await self._enter("secret", namespace=namespace, name=name)
+        if (namespace, name) not in self.secrets:
+            raise NotFound(f'secrets "{name}" not found', status=404)
+        return self.secrets[namespace, name]
+
+    async def create_secret(
+        self, *, namespace: str, name: str, data: Mapping[str, bytes], type: str
+    ) -> Secret:
+        await self._enter("create_secret", namespace=namespace, name=name)
+        if (namespace, name) in self.secrets:
+            raise Conflict(f'secrets "{name}" already exists', status=409)
+        return self._put_secret(namespace, name, data)
+
+    async def replace_secret(
+        self, *, namespace: str, name: str, data: Mapping[str, bytes], resource_version: str
+    ) -> Secret:
+        await self._enter("replace_secret", namespace=namespace, name=name)
+        if (namespace, name) not in self.secrets:
+            raise NotFound(f'secrets "{name}" not found', status=404)
+        if self.secrets[namespace, name].resource_version != resource_version:
+            raise Conflict(f'secrets "{name}": the object has been modified', status=409)
+        return self._put_secret(namespace, name, data)
+
+    async def patch_api_service_ca(self, name: str, ca_bundle: bytes) -> None:
+        await self._enter("patch_api_service_ca", name=name)
+        self.ca_bundles[f"apiservice/{name}"] = ca_bundle
+
+    async def patch_webhook_ca(self, name: str, ca_bundle: bytes) -> None:
+        await self._enter("patch_webhook_ca", name=name)
+        self.ca_bundles[f"webhook/{name}"] = ca_bundle
+
+    # Behind the curtain.
+
+    async def _enter(self, method: str, **arguments: Any) -> None:
+        self.calls.append(Call(method=method, arguments=arguments))
+        if gate := self.gates.get(method):
+            await gate.wait()
+        await asyncio.sleep(0)
+        if error := self.broken.get(method) or self.broken.get("*"):
+            raise error
+        if waiting := self.refusals.get(method):
+            raise waiting.pop(0)
+
+    def _stamp(self, document: dict[str, Any]) -> dict[str, Any]:
+        document["metadata"]["resourceVersion"] = str(next(self._versions))
+        self.cache.refresh()
+        return document
+
+    def _key(self, namespace: str, name: str) -> WorkloadKey:
+        return next(key for key in self._workloads if (key.namespace, key.name) == (namespace, name))
+
+    def _workload_document(self, namespace: str, name: str) -> dict[str, Any]:
+        return self._workloads[self._key(namespace, name)]
+
+    def _state(self, key: WorkloadKey) -> WorkloadState:
+        document = self._workloads[key]
+        return state_of(
+            workload_from(document, kind=key.kind),
+            tuple(map(replica_set_from, self._replica_sets.values())),
+            tuple(map(pod_from, self._pods.values())),
+            as_of=time.time(),
+        )
+
+    def _settle(self, document: dict[str, Any], replicas: int) -> None:
+        document["status"].update(
+            observedGeneration=document["metadata"]["generation"],
+            replicas=replicas,
+            updatedReplicas=replicas,
+        )
+        sets = [d for d in self._replica_sets.values() if _owner(d) == document["metadata"]["uid"]]
+        if len(sets) == 1:
+            sets[0]["spec"]["replicas"] = replicas
+
+    def _put_lease(self, namespace: str, name: str, record: LeaseRecord) -> LeaseRecord:
+        stored = replace(record, resource_version=str(next(self._versions)))
+        self.leases[namespace, name] = stored
+        return stored
+
+    def _put_secret(self, namespace: str, name: str, data: Mapping[str, bytes]) -> Secret:
+        stored = Secret(data=dict(data), resource_version=str(next(self._versions)))
+        self.secrets[namespace, name] = stored
+        return stored
+
+
+class FakeCache:
+    """Stands in for WorkloadCache: follows the cluster at once, unless it is frozen."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+        self._frozen: dict[WorkloadKey, WorkloadState] | None = None
+        self._event = asyncio.Event()
+        self.version = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def follow(self, keys: Iterable[WorkloadKey]) -> None:
+        return None
+
+    def state(self, *, kind: str, namespace: str, name: str) -> WorkloadState | None:
+        key = WorkloadKey(kind, namespace, name)
+        if self._frozen is not None:
+            return self._frozen.get(key)
+        return self._cluster._state(key) if key in self._cluster._workloads else None
+
+    async def wait_synced(self) -> None:
+        return None
+
+    async def wait_changed(self, version: int) -> int:
+        while self.version == version:
+            await self._event.wait()
+        return self.version
+
+    def freeze(self) -> None:
+        """A watch that hangs: the cache stays as it is now."""
+        self._frozen = {key: self._cluster._state(key) for key in self._cluster._workloads}
+
+    def thaw(self) -> None:
+        self._frozen = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.version += 1
+        self._event.set()
+        self._event = asyncio.Event()
+
+
+_WRITES = frozenset(
+    {
+        "patch_pod",
+        "create_event",
+        "create_lease",
+        "replace_lease",
+        "create_secret",
+        "replace_secret",
+        "patch_api_service_ca",
+        "patch_webhook_ca",
+    }
+)
+_uids = Counter[str]()
+
+
+def workload_document(
+    name: str,
+    *,
+    replicas: int,
+    namespace: str = "default",
+    kind: str = "Deployment",
+    uid: str | None = None,
+    annotations: Mapping[str, str] = {},
+) -> dict[str, Any]:
+    """A settled Deployment as the API server shows it."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": uid or _fresh_uid(name),
+            "generation": 1,
+            "annotations": dict(annotations),
+        },
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}},
+        "status": {"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas},
+    }
+
+
+def replica_set_document(
+    name: str, *, owner: Mapping[str, Any], replicas: int, revision: int = 1
+) -> dict[str, Any]:
+    metadata = owner["metadata"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "uid": _fresh_uid(name),
+            "labels": dict(owner["spec"]["selector"]["matchLabels"]),
+            "annotations": {
+                "deployment.kubernetes.io/revision": str(revision),
+                "deployment.kubernetes.io/desired-replicas": str(owner["spec"]["replicas"]),
+            },
+            "ownerReferences": [_reference(owner)],
+            "creationTimestamp": _rfc3339(0),
+        },
+        "spec": {"replicas": replicas},
+    }
+
+
+def pod_document(
+    name: str,
+    *,
+    owner: Mapping[str, Any],
+    uid: str | None = None,
+    age_s: float = 3600.0,
+    annotations: Mapping[str, str] = {},
+    **fields: Any,
+) -> dict[str, Any]:
+    """A Running and ready pod of a ReplicaSet; `fields` as in FakeCluster.edit_pod."""
+    metadata = owner["metadata"]
+    document: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "uid": uid or _fresh_uid(name),
+            "labels": dict(metadata["labels"]),
+            "annotations": dict(annotations),
+            "ownerReferences": [_reference(owner)],
+            "creationTimestamp": _rfc3339(time.time() - age_s),
+        },
+        "spec": {},
+        "status": {},
+    }
+    defaults: dict[str, Any] = {"phase": "Running", "is_ready": True, "host": "host-1", "restarts": 0}
+    _set_pod_fields(document, **(defaults | fields))
+    return document
+
+
+def _set_pod_fields(
+    document: dict[str, Any],
+    *,
+    phase: str | None = None,
+    is_ready: bool | None = None,
+    host: str | None = None,
+    restarts: int | None = None,
+    is_terminating: bool | None = None,
+) -> None:
+    status = document["status"]
+    if phase is not None:
+        status["phase"] = phase
+    if is_ready is not None:
+        since = document["metadata"]["creationTimestamp"]
+        ready = {"type": "Ready", "status": str(is_ready), "lastTransitionTime": since}
+        status["conditions"] = [ready]
+    if host is not None:
+        document["spec"]["nodeName"] = host
+    if restarts is not None:
+        status["containerStatuses"] = [{"restartCount": restarts}]
+    if is_terminating:
+        document["metadata"]["deletionTimestamp"] = _rfc3339(time.time())
+
+
+def _annotate(document: dict[str, Any], annotations: Mapping[str, str | None]) -> dict[str, Any]:
+    merged = {**document["metadata"].get("annotations", {}), **annotations}
+    document["metadata"]["annotations"] = {k: v for k, v in merged.items() if v is not None}
+    return document
+
+
+def _reference(owner: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+    }
+
+
+def _owner(document: Mapping[str, Any]) -> str:
+    references = document["metadata"].get("ownerReferences") or ()
+    return next((str(r["uid"]) for r in references if r.get("controller")), "")
+
+
+def _fits(document: Mapping[str, Any], selector: str) -> bool:
+    """Equality terms only: that is what the documents above have."""
+    labels = document["metadata"].get("labels", {})
+    return all(
+        labels.get(k) == v for k, _, v in (term.partition("=") for term in selector.split(",") if term)
+    )
+
+
+def _fresh_uid(name: str) -> str:
+    _uids[name] += 1
+    return f"uid-{name}-{_uids[name]}"
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
