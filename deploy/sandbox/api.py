@@ -22,6 +22,7 @@ from deploy.sandbox.errors import (
 from deploy.sandbox.patches import apply_patch
 from deploy.sandbox.request_paths import Target
 from deploy.sandbox.resources import PODS, Document, Resource
+from deploy.sandbox.responses import json_response
 from deploy.sandbox.reviews import answer_review
 from deploy.sandbox.scale import scale_of
 from deploy.sandbox.selection import parse_selection
@@ -193,18 +194,6 @@ def verb_of(http: web.Request, target: Target) -> str:
     if not one:
         raise bad_request(f"the method {http.method} is not served")
     return one if target.name else many
-
-
-def json_response(
-    document: Document, *, status: int = 200, warnings: list[str] | None = None
-) -> web.Response:
-    """A JSON answer, with warnings as the headers that kubectl prints."""
-    text = json.dumps(document, separators=(",", ":"))
-    response = web.Response(text=text, status=status, content_type="application/json")
-    for warning in warnings or ():
-        escaped = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-        response.headers.add("Warning", f'299 - "{escaped}"')
-    return response
 
 
 def _has_subresource(resource: Resource, subresource: str) -> bool:

@@ -29,25 +29,20 @@ def core_versions() -> Document:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
-def group_list(aggregated: Iterable[Document]) -> Document:
-    """`/apis` as older clients read it; `aggregated` are the APIServices of other servers."""
+def group_list(foreign: Iterable[tuple[str, str]] = ()) -> Document:
+    """`/apis` as older clients read it; `foreign` are the group versions of other servers."""
     versions: dict[str, list[str]] = {}
-    for group, version in own_group_versions():
-        versions.setdefault(group, []).append(version)
-    for service in aggregated:
-        versions.setdefault(service["spec"]["group"], []).append(service["spec"]["version"])
+    for group, version in (*GROUP_VERSIONS, *foreign):
+        if group:
+            versions.setdefault(group, []).append(version)
     groups = [_group(group, served) for group, served in versions.items()]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
-def own_group_versions() -> list[tuple[str, str]]:
-    """The named groups this server answers for itself, and autoscaling/v1, which is where Scale is from."""
-    return [(group, version) for group, version in GROUP_VERSIONS if group]
-
-
-def group_document(group: str, versions: list[str]) -> Document:
-    """`/apis/<group>`."""
-    return {"kind": "APIGroup", "apiVersion": "v1"} | _group(group, versions)
+def group_document(wanted: str, foreign: Iterable[tuple[str, str]] = ()) -> Document | None:
+    """`/apis/<group>`, None for a group that nobody serves."""
+    versions = [version for group, version in (*GROUP_VERSIONS, *foreign) if group == wanted]
+    return {"kind": "APIGroup", "apiVersion": "v1"} | _group(wanted, versions) if versions else None
 
 
 def _group(group: str, versions: list[str]) -> Document:
@@ -55,11 +50,11 @@ def _group(group: str, versions: list[str]) -> Document:
     return {"name": group, "versions": listed, "preferredVersion": listed[0]}
 
 
-def resource_list(group: str, version: str) -> Document:
-    """`/api/v1` or `/apis/<group>/<version>`."""
-    entries: list[Document] = []
-    for resource in _of(group, version):
-        entries += _entries(resource)
+def resource_list(group: str, version: str) -> Document | None:
+    """`/api/v1` or `/apis/<group>/<version>`, None for one that is not served here."""
+    entries = [entry for resource in _of(group, version) for entry in _entries(resource)]
+    if not entries:
+        return None
     group_version = f"{group}/{version}" if group else version
     return {
         "kind": "APIResourceList",
@@ -103,15 +98,20 @@ def _subresources(resource: Resource) -> list[str]:
     return ["scale"] * resource.has_scale + ["status"] * resource.has_status
 
 
-def group_discovery(groups: Iterable[str], foreign: Iterable[Document] = ()) -> Document:
-    """The aggregated document: our groups, then `foreign`, which is what other servers said about theirs."""
-    items = [_group_discovery(group) for group in groups]
-    return {
-        "kind": "APIGroupDiscoveryList",
-        "apiVersion": "apidiscovery.k8s.io/v2",
-        "metadata": {},
-        "items": [*items, *foreign],
-    }
+def core_discovery() -> Document:
+    """`/api` in aggregated form."""
+    return _discovery_list([_group_discovery("")])
+
+
+def group_discovery(foreign: Iterable[Document] = ()) -> Document:
+    """`/apis` in aggregated form: our groups, and what other servers said about theirs."""
+    groups = dict.fromkeys(group for group, _ in GROUP_VERSIONS if group)
+    return _discovery_list([*map(_group_discovery, groups), *foreign])
+
+
+def _discovery_list(items: list[Document]) -> Document:
+    kind = {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2"}
+    return kind | {"metadata": {}, "items": items}
 
 
 def _group_discovery(group: str) -> Document:

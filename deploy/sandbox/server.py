@@ -11,21 +11,21 @@ from typing import Self
 
 from aiohttp import web
 
-from deploy.sandbox import discovery
-from deploy.sandbox.api import Api, json_response, verb_of
+from deploy.sandbox import frontpage
+from deploy.sandbox.api import Api, verb_of
 from deploy.sandbox.authentication import Tokens, User, authenticate
 from deploy.sandbox.authorization import AllowKnownUsers, Attributes, Authorizer, refusal
-from deploy.sandbox.errors import ApiError, forbidden, internal, unknown_path
+from deploy.sandbox.errors import ApiError, forbidden, internal
 from deploy.sandbox.objects import new_object
 from deploy.sandbox.request_paths import Target, parse_path
 from deploy.sandbox.resources import CONFIGMAPS, NAMESPACES, Document, Resource
+from deploy.sandbox.responses import json_response
 from deploy.sandbox.store import Key, ObjectStore
 from deploy.sandbox.writing import Operation, Write, Writer
 
 log = logging.getLogger(__name__)
 
 FIRST_NAMESPACES = ("default", "kube-system")
-HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ class ApiServer:
         self._authorize(http, user, target)
         if target is not None:
             return await self._api.handle(http, user, target)
-        return self._about_the_server(http)
+        return frontpage.answer(http, _NoOtherServers())
 
     def _authorize(self, http: web.Request, user: User, target: Target | None) -> None:
         attributes = _attributes(http, target)
@@ -153,17 +153,13 @@ class ApiServer:
             raise ApiError(403, "Forbidden", f"forbidden: {sentence}")
         raise forbidden(target.resource, target.name, sentence)
 
-    def _about_the_server(self, http: web.Request) -> web.StreamResponse:
-        path = http.path.rstrip("/")
-        if path in HEALTH_PATHS:
-            return web.Response(text="ok")
-        if path == "/version":
-            return json_response(discovery.VERSION)
-        if path == "/api":
-            return json_response(discovery.core_versions())
-        if path == "/apis":
-            return json_response(discovery.group_list([]))
-        raise unknown_path()
+
+class _NoOtherServers:
+    def group_versions(self) -> list[tuple[str, str]]:
+        return []
+
+    def discovered(self) -> list[Document]:
+        return []
 
 
 def _now() -> datetime:
