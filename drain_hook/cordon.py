@@ -1,0 +1,197 @@
+"""What a round does to pods and workers, and the inverse of it: mark and cancel, give back and release.
+
+The record is on the pod before any command is sent to its worker, and stays until the worker consumes again:
+it must outlive the undo. All of this runs to its end; nothing is cut off while it may still take effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.errors import Conflict, KubernetesUnavailable, NotFound
+from shared.marks import MARK_ANNOTATION, Mark, render_mark
+from shared.pods import DELETION_COST, Pod, celery_node
+from shared.pools import Pool
+from shared.workers import Fleet, WorkerSnapshot
+
+Annotations = Mapping[str, str | None]
+Queues = Mapping[str, Collection[str]]
+"""Queue names by Celery node."""
+
+
+class PodWriter(Protocol):
+    async def patch_pod(self, *, namespace: str, name: str, uid: str, annotations: Annotations) -> Pod: ...
+
+
+class Workers(Protocol):
+    async def inspect(self, nodes: Collection[str], *, timeout_s: float) -> Fleet: ...
+
+    async def active_queues(
+        self, nodes: Collection[str], *, timeout_s: float
+    ) -> Mapping[str, frozenset[str]]: ...
+
+    async def cancel_consumers(
+        self, queues: Mapping[str, Collection[str]], *, timeout_s: float
+    ) -> frozenset[str]: ...
+
+    async def add_consumers(
+        self, queues: Mapping[str, Collection[str]], *, timeout_s: float
+    ) -> frozenset[str]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How long we wait for what. On Redis a worker asked without a pause does not get to its cancel."""
+
+    answer_s: float = 0.5
+    """For an answer to a command; a silent worker costs all of it."""
+    unheard_s: float = 0.05
+    """For workers that are known to be silent."""
+    confirm_pause_s: float = 0.03
+    """Before each look whether a command has taken effect."""
+    resend_after_s: float = 0.3
+    """Then a command without effect is sent once more: Redis loses those to a worker that reconnects."""
+    confirm_s: float = 1.5
+    """For a command to take effect."""
+    confirm_green_s: float = 3.5
+    """The same for gevent and eventlet: an idle one looks at its commands every 2 s."""
+    settle_green_s: float = 2.5
+    """A green worker may start one more message for so long after it stopped consuming."""
+    hold_pause_s: float = 0.3
+    """Between two looks at victims that are about to finish."""
+    patches_at_once: int = 32
+    """PATCH requests in flight."""
+
+
+class Cordon:
+    """The writes of a round, or of the reconciler, on one pool."""
+
+    def __init__(self, pool: Pool, *, cluster: PodWriter, workers: Workers, pace: Pace) -> None:
+        self._pool = pool
+        self._cluster = cluster
+        self._workers = workers
+        self._pace = pace
+
+    async def mark(self, marks: Iterable[tuple[Pod, Mark]]) -> tuple[Pod, ...]:
+        """Write cost and record on these pods; returns them as they are now, without those that are gone.
+
+        Raises KubernetesError, after every request has ended.
+        """
+        return await self._patch_all(
+            (pod, {MARK_ANNOTATION: render_mark(mark), DELETION_COST: str(mark.cost)}) for pod, mark in marks
+        )
+
+    async def cancel(self, queues: Queues, *, within_s: float) -> Fleet:
+        """Cancel these consumers; the answers of those that consume nothing any more, the others as silent.
+
+        Their tasks were asked for after their queues, so these are all there will be; only a green worker may
+        start one more, for a little while. Raises BrokerUnavailable.
+        """
+        drained: dict[str, WorkerSnapshot] = {}
+
+        async def consume_nothing(nodes: Collection[str]) -> Collection[str]:
+            fleet = await self._workers.inspect(nodes, timeout_s=self._pace.answer_s)
+            drained.update((node, worker) for node, worker in fleet.workers.items() if not worker.queues)
+            return drained.keys()
+
+        await self._command_until(self._workers.cancel_consumers, queues, consume_nothing, within_s=within_s)
+        return Fleet(workers=drained, silent=frozenset(queues.keys() - drained.keys()))
+
+    async def cancel_unheard(self, queues: Queues) -> None:
+        """Tell workers that do not answer; a busy solo one obeys after its task. Raises BrokerUnavailable."""
+        if queues:
+            await self._workers.cancel_consumers(queues, timeout_s=self._pace.unheard_s)
+
+    async def restore_costs(self, pods: Iterable[Pod]) -> tuple[Pod, ...]:
+        """Put the costs back that stood there before; the records stay until the consumers are back, too.
+
+        Raises KubernetesError, after every request has ended.
+        """
+        return await self._patch_all((pod, _former_cost(pod)) for pod in pods)
+
+    async def release(self, pods: Collection[Pod], *, within_s: float) -> tuple[Pod, ...]:
+        """Give the consumers back, then take cost and record away; returns the pods that are free now.
+
+        The others keep their record, for the next try. Raises BrokerUnavailable and KubernetesError.
+        """
+        queues = {self._node(pod): pod.mark.queues for pod in pods if pod.mark and pod.phase == "Running"}
+        back = await self.give_back(queues, within_s=within_s)
+        free = [pod for pod in pods if self._node(pod) not in queues or self._node(pod) in back]
+        await self._patch_all((pod, {MARK_ANNOTATION: None, **_former_cost(pod)}) for pod in free)
+        return tuple(free)
+
+    async def give_back(self, queues: Queues, *, within_s: float) -> frozenset[str]:
+        """Add these consumers; returns the nodes seen to have them all. Raises BrokerUnavailable."""
+
+        async def consume_again(nodes: Collection[str]) -> Collection[str]:
+            consumed = await self._workers.active_queues(nodes, timeout_s=self._pace.answer_s)
+            return [node for node, names in consumed.items() if names.issuperset(queues[node])]
+
+        return await self._command_until(
+            self._workers.add_consumers, queues, consume_again, within_s=within_s
+        )
+
+    async def _command_until(
+        self,
+        command: Callable[..., Awaitable[frozenset[str]]],
+        queues: Queues,
+        are_done: Callable[[Collection[str]], Awaitable[Collection[str]]],
+        *,
+        within_s: float,
+    ) -> frozenset[str]:
+        """Send a command and look until it has taken effect, for the "ok" of a worker comes before that."""
+        now = asyncio.get_running_loop().time
+        started, was_sent_again = now(), False
+        waiting = dict(queues)
+        if waiting:
+            await command(waiting, timeout_s=self._pace.answer_s)
+        while waiting:
+            await asyncio.sleep(self._pace.confirm_pause_s)
+            done = await are_done(waiting)
+            waiting = {node: names for node, names in waiting.items() if node not in done}
+            if now() - started >= within_s:
+                break
+            if waiting and not was_sent_again and now() - started >= self._pace.resend_after_s:
+                await command(waiting, timeout_s=self._pace.answer_s)
+                was_sent_again = True
+        return frozenset(queues.keys() - waiting.keys())
+
+    async def _patch_all(self, patches: Iterable[tuple[Pod, Annotations]]) -> tuple[Pod, ...]:
+        limit = asyncio.Semaphore(self._pace.patches_at_once)
+        results = await asyncio.gather(
+            *(self._patch(pod, annotations, limit) for pod, annotations in patches if annotations),
+            return_exceptions=True,
+        )
+        # All have ended: an undo that starts now cannot be overtaken by one of them.
+        for failure in results:
+            if isinstance(failure, BaseException):
+                raise failure
+        return tuple(pod for pod in results if isinstance(pod, Pod))
+
+    async def _patch(self, pod: Pod, annotations: Annotations, limit: asyncio.Semaphore) -> Pod | None:
+        """None when the pod is gone, or another of its name has come; both are fine."""
+        async with limit:
+            try:
+                return await self._patch_twice(pod, annotations)
+            except (NotFound, Conflict):
+                return None
+
+    async def _patch_twice(self, pod: Pod, annotations: Annotations) -> Pod:
+        where = {"namespace": self._pool.namespace, "name": pod.name, "uid": pod.uid}
+        try:
+            return await self._cluster.patch_pod(**where, annotations=annotations)
+        except KubernetesUnavailable:
+            return await self._cluster.patch_pod(**where, annotations=annotations)
+
+    def _node(self, pod: Pod) -> str:
+        return celery_node(pod.name, worker_name=self._pool.worker_name)
+
+
+def _former_cost(pod: Pod) -> Annotations:
+    """The cost as it was before the mark; nothing to write when somebody else has changed it since."""
+    if pod.mark is None or pod.cost_annotation != str(pod.mark.cost):
+        return {}
+    return {DELETION_COST: pod.mark.foreign_cost}

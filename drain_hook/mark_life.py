@@ -1,0 +1,69 @@
+"""How long a mark lives: decided from the mark and the live objects alone, with no memory of rounds. Pure.
+
+A mark stays while its pod goes away, while Kubernetes has pods left to delete for a scale-down that was let
+through, and while a refused round is still being asked for. In every other case it is taken back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+
+from shared.marks import Mark
+from shared.pods import Pod, ReplicaSet, WorkloadState
+
+
+class Ending(StrEnum):
+    """Why a mark is taken back."""
+
+    COPIED = "Copied"
+    """The record is about another pod, or nobody can read it: a template or a person copied it."""
+    FOREIGN = "Foreign"
+    """Made for another workload, such as one of the same name that was deleted since."""
+    SCALED_UP = "ScaledUp"
+    """The workload was changed since, and wants no fewer pods than before the round."""
+    SPARED = "Spared"
+    """The scale-down is done and Kubernetes deleted another pod in place of this one."""
+    FORGOTTEN = "Forgotten"
+    """Refused, and no review has asked for it again in time."""
+
+
+def ending_of(pod: Pod, state: WorkloadState, *, now: float, ttl_s: float) -> Ending | None:
+    """Why the mark on this pod must be taken back now; None when it stays, or there is none."""
+    if pod.is_terminating or not pod.has_mark_annotation:
+        return None
+    return Ending.COPIED if pod.mark is None else _ending(pod.mark, state, now=now, ttl_s=ttl_s)
+
+
+def _ending(mark: Mark, state: WorkloadState, *, now: float, ttl_s: float) -> Ending | None:
+    workload = state.workload
+    if mark.workload_uid != workload.uid:
+        return Ending.FOREIGN
+    if workload.generation <= mark.generation:
+        # Nothing has changed since (or our view of the workload is older than the mark, and will catch up).
+        return None if now - mark.asked_at <= ttl_s else Ending.FORGOTTEN
+    if workload.replicas >= mark.from_replicas:
+        return Ending.SCALED_UP
+    return None if is_deletion_pending(state) else Ending.SPARED
+
+
+def is_deletion_pending(state: WorkloadState) -> bool:
+    """Whether the controllers still have pods to delete for the replicas that the workload wants now."""
+    workload, counts = state.workload, _active_pods(state)
+    in_use = [rs for rs in state.replica_sets if rs.replicas > 0 or counts[rs.uid] > 0]
+    return (
+        workload.observed_generation < workload.generation
+        or any(counts[rs.uid] > rs.replicas for rs in in_use)
+        or any(_has_not_heard(rs, workload.replicas) for rs in in_use)
+        # During a rollout there are more pods than replicas by right; the lines above see those deletions.
+        or (len(in_use) <= 1 and counts.total() > workload.replicas)
+    )
+
+
+def _has_not_heard(replica_set: ReplicaSet, replicas: int) -> bool:
+    """Whether our copy of a ReplicaSet dates from before the Deployment controller passed the new size on."""
+    return replica_set.replicas > 0 and replica_set.desired_replicas not in (None, replicas)
+
+
+def _active_pods(state: WorkloadState) -> Counter[str]:
+    return Counter(pod.owner_uid for pod in state.pods if pod.is_active)

@@ -1,0 +1,85 @@
+"""One round at a time for each workload: a lock in this process, a Lease between replicas of the hook."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from shared.errors import CeleryHpaError, KubernetesError
+from shared.leases import Lease, LeaseStore
+from shared.pools import Pool
+
+log = logging.getLogger(__name__)
+
+LEASE_DURATION_S = 30
+"""Longer than any review may take; after so long a hook that died is succeeded by another."""
+
+
+class WorkloadLocked(CeleryHpaError):
+    """Somebody else drains this workload now."""
+
+
+class RoundLocks:
+    """Locks of workloads, by pool."""
+
+    def __init__(self, store: LeaseStore, *, holder: str, retry_pause_s: float = 0.05) -> None:
+        self._store = store
+        self._holder = holder
+        self._retry_pause_s = retry_pause_s
+        self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._leases: dict[tuple[str, str], Lease] = {}
+
+    @asynccontextmanager
+    async def hold(self, pool: Pool, *, wait_s: float) -> AsyncIterator[Lease]:
+        """The lock of the pool's workload; raises WorkloadLocked after `wait_s`, and KubernetesError."""
+        lock, lease = self._locks[_key(pool)], self._lease(pool)
+        deadline = asyncio.get_running_loop().time() + wait_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise WorkloadLocked("another scale-down of it is being prepared here") from error
+        try:
+            await self._acquire(lease, deadline)
+            try:
+                yield lease
+            finally:
+                await _give_back(lease)
+        finally:
+            lock.release()
+
+    async def _acquire(self, lease: Lease, deadline: float) -> None:
+        # At least one try, however little time is left; and none is cut short: a request that was sent may
+        # yet take the lease, and nobody would give it back.
+        while not await lease.acquire():
+            if asyncio.get_running_loop().time() + self._retry_pause_s >= deadline:
+                raise WorkloadLocked(
+                    f"{lease.seen_holder or 'another replica'} is preparing a scale-down of it"
+                )
+            await asyncio.sleep(self._retry_pause_s)
+
+    def _lease(self, pool: Pool) -> Lease:
+        key = _key(pool)
+        if key not in self._leases:
+            self._leases[key] = Lease(
+                self._store,
+                namespace=pool.namespace,
+                name=f"celery-hpa-drain-{pool.workload.name}",
+                holder=self._holder,
+                duration_s=LEASE_DURATION_S,
+            )
+        return self._leases[key]
+
+
+async def _give_back(lease: Lease) -> None:
+    try:
+        await lease.release()
+    except KubernetesError as error:
+        log.warning("A Lease could not be given back; it runs out by itself: %s", error)
+
+
+def _key(pool: Pool) -> tuple[str, str]:
+    return pool.namespace, pool.workload.name

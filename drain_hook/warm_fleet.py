@@ -1,0 +1,124 @@
+"""What the workers of every pool said last, kept warm so that a verdict can be planned at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.errors import BrokerUnavailable
+from shared.pods import Pod, WorkloadState, celery_node
+from shared.pools import Configuration, Pool
+from shared.workers import Fleet, WorkerSnapshot
+
+log = logging.getLogger(__name__)
+
+REFRESH_TIMEOUT_S = 2.0
+"""One silent worker costs all of it; nobody waits for it here."""
+TRUSTED_REFRESHES = 2
+"""A snapshot that missed more refreshes than this is asked for again before it is planned on."""
+
+
+class Inspector(Protocol):
+    async def inspect(self, nodes: Collection[str], *, timeout_s: float) -> Fleet: ...
+
+
+class WorkloadStates(Protocol):
+    def state(self, *, kind: str, namespace: str, name: str) -> WorkloadState | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A worker's last answer, or its silence."""
+
+    asked_at: float
+    """By the monotonic clock: when the question left, so nothing that happened later is known."""
+    worker: WorkerSnapshot | None
+    """None when it was silent."""
+
+
+def answering_nodes(pods: Iterable[Pod], pool: Pool) -> frozenset[str]:
+    """Workers of running pods that are not terminating: a worker that shuts down answers nothing."""
+    return frozenset(
+        celery_node(pod.name, worker_name=pool.worker_name)
+        for pod in pods
+        if pod.phase == "Running" and not pod.is_terminating
+    )
+
+
+class WarmFleet:
+    """The last answers of all workers, by pool."""
+
+    def __init__(
+        self,
+        *,
+        configuration: Callable[[], Configuration],
+        cache: WorkloadStates,
+        workers: Callable[[Pool], Inspector],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._configuration = configuration
+        self._cache = cache
+        self._workers = workers
+        self._clock = clock
+        self._sightings: dict[tuple[str, str], dict[str, Sighting]] = {}
+
+    async def of(self, pool: Pool, nodes: Collection[str], *, timeout_s: float) -> Fleet:
+        """What these workers said; those whose last answer is missing or old are asked now.
+
+        Raises BrokerUnavailable.
+        """
+        if old := [node for node in nodes if not self._is_trusted(self.sighting(pool, node))]:
+            await self._ask(pool, old, timeout_s=timeout_s)
+        seen = {node: self.sighting(pool, node) for node in nodes}
+        workers = {node: s.worker for node, s in seen.items() if s is not None and s.worker is not None}
+        return Fleet(workers=workers, silent=frozenset(nodes) - workers.keys())
+
+    def sighting(self, pool: Pool, node: str) -> Sighting | None:
+        """The last answer or silence of a worker; None when it was never asked."""
+        return self._sightings.get(pool.key, {}).get(node)
+
+    def learn(self, pool: Pool, fleet: Fleet, *, asked_at: float) -> None:
+        """Take in answers; those to an older question than the last do not count."""
+        answers: Mapping[str, WorkerSnapshot | None] = {**dict.fromkeys(fleet.silent), **fleet.workers}
+        known = self._sightings.setdefault(pool.key, {})
+        for node, worker in answers.items():
+            if node not in known or known[node].asked_at <= asked_at:
+                known[node] = Sighting(asked_at=asked_at, worker=worker)
+
+    async def refresh(self, pool: Pool) -> None:
+        """Ask all workers of a pool, and forget those that are gone. Raises BrokerUnavailable."""
+        state = self._cache.state(kind=pool.workload.kind, namespace=pool.namespace, name=pool.workload.name)
+        nodes = answering_nodes(state.pods if state else (), pool)
+        await self._ask(pool, nodes, timeout_s=REFRESH_TIMEOUT_S)
+        known = self._sightings.get(pool.key, {})
+        self._sightings[pool.key] = {node: seen for node, seen in known.items() if node in nodes}
+
+    async def run(self) -> None:
+        """Refresh every pool, again and again; a slow broker delays its own pools only."""
+        running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                configuration = self._configuration()
+                for pool in configuration.pools:
+                    if pool.key not in running or running[pool.key].done():
+                        running[pool.key] = group.create_task(self._refresh_or_tell(pool))
+                await asyncio.sleep(configuration.refresh)
+
+    async def _refresh_or_tell(self, pool: Pool) -> None:
+        try:
+            await self.refresh(pool)
+        except BrokerUnavailable as error:
+            log.warning("The workers of pool %s/%s could not be asked: %s", pool.namespace, pool.name, error)
+
+    async def _ask(self, pool: Pool, nodes: Collection[str], *, timeout_s: float) -> None:
+        asked_at = self._clock()
+        fleet = await self._workers(pool).inspect(nodes, timeout_s=timeout_s)
+        self.learn(pool, fleet, asked_at=asked_at)
+
+    def _is_trusted(self, sighting: Sighting | None) -> bool:
+        oldest = self._clock() - TRUSTED_REFRESHES * self._configuration().refresh
+        return sighting is not None and sighting.asked_at >= oldest
