@@ -1,0 +1,247 @@
+"""The HTTP side of external.metrics.k8s.io: who may ask, what is asked for, and an answer from memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from importlib.metadata import version
+from typing import Any, Protocol
+
+from aiohttp import web
+from cryptography import x509
+
+from metrics_adapter.authentication import Authenticator, Presented
+from metrics_adapter.authorization import Authorizer
+from metrics_adapter.catalogue import METRICS, labels_of, metric_named
+from metrics_adapter.documents import (
+    JSON,
+    VERSION_PATH,
+    Document,
+    aggregated_discovery,
+    documents,
+)
+from metrics_adapter.external_metrics import value_list
+from metrics_adapter.freshness import PoolState
+from metrics_adapter.load import Load
+from metrics_adapter.negotiation import accepts_json, discovery_version
+from metrics_adapter.selectors import Selector, parse_selector
+from metrics_adapter.statuses import (
+    ApiError,
+    bad_request,
+    forbidden_metric,
+    forbidden_path,
+    internal_error,
+    method_not_allowed,
+    no_pool,
+    not_acceptable,
+    not_found,
+    unavailable,
+    unknown_metric,
+)
+from metrics_adapter.users import User
+from shared.errors import KubernetesError, SelectorSyntaxError
+
+log = logging.getLogger(__name__)
+
+HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
+EVERY_NAMESPACE = "*"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Pools(Protocol):
+    """What is served."""
+
+    @property
+    def max_age_s(self) -> float: ...
+
+    def states(self) -> Iterable[PoolState]: ...
+
+
+class RequestObserver(Protocol):
+    """Who wants to know of each request."""
+
+    def requested(self, *, kind: str, code: int) -> None: ...
+
+
+POOLS = web.AppKey("POOLS", Pools)
+AUTHENTICATOR = web.AppKey("AUTHENTICATOR", Authenticator)
+AUTHORIZER = web.AppKey("AUTHORIZER", Authorizer)
+OBSERVER = web.AppKey("OBSERVER", RequestObserver)
+USER = web.RequestKey("USER", User)
+
+
+def create_api(
+    *,
+    pools: Pools,
+    authenticator: Authenticator,
+    authorizer: Authorizer,
+    observer: RequestObserver,
+) -> web.Application:
+    """The API; paths of HEALTH_PATHS may be added to it and are open to everybody."""
+    app = web.Application(middlewares=[observed, with_statuses, authenticated, negotiated])
+    app[POOLS], app[OBSERVER] = pools, observer
+    app[AUTHENTICATOR], app[AUTHORIZER] = authenticator, authorizer
+    for path, document in documents(version=version("celery-hpa")).items():
+        handler = _apis(document) if path == "/apis" else _fixed(document)
+        for each in {path, f"{path.rstrip('/')}/"}:
+            app.router.add_get(each, handler)
+    app.router.add_get(f"{VERSION_PATH}/namespaces/{{namespace}}/{{metric}}", read_metric)
+    return app
+
+
+@web.middleware
+async def observed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request; every error is a response by now."""
+    response = await handler(request)
+    request.app[OBSERVER].requested(kind=_kind(request.path), code=response.status)
+    return response
+
+
+@web.middleware
+async def with_statuses(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error becomes a Status: of anything else clients show only a riddle."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return _json(error.document, status=error.code)
+    except web.HTTPNotFound:
+        return _json(not_found().document, status=404)
+    except web.HTTPMethodNotAllowed:
+        return _json(method_not_allowed().document, status=405)
+    except web.HTTPException as error:
+        return _json(bad_request(error.reason).document, status=error.status)
+    except KubernetesError as error:
+        # Nobody could tell who asks or what they may do: closed is the safe way to fail.
+        log.error("A request could not be authorized, the Kubernetes API failed: %s", error)
+        problem = internal_error("the API server could not say who may read this")
+        return _json(problem.document, status=problem.code)
+    except Exception:
+        log.exception("%s %s failed.", request.method, request.path)
+        problem = internal_error("this should not occur; the adapter's log says more")
+        return _json(problem.document, status=problem.code)
+
+
+@web.middleware
+async def authenticated(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Find out who asks. What is no metric is for everybody with a name: it says nothing secret."""
+    if request.path in HEALTH_PATHS:
+        return await handler(request)
+    user = await request.app[AUTHENTICATOR].authenticate(request.headers, presented_by(request))
+    if user.is_anonymous:
+        raise forbidden_path(user, request.path)
+    request[USER] = user
+    return await handler(request)
+
+
+@web.middleware
+async def negotiated(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.path not in HEALTH_PATHS and not accepts_json(",".join(request.headers.getall("Accept", []))):
+        raise not_acceptable()
+    return await handler(request)
+
+
+def presented_by(request: web.Request) -> Presented | None:
+    """The client certificate of the connection; its intermediates only where Python shows them (3.13)."""
+    tls = request.transport and request.transport.get_extra_info("ssl_object")
+    leaf = tls.getpeercert(binary_form=True) if tls else None
+    if not tls or not leaf:
+        return None
+    chain = tls.get_unverified_chain()[1:] if hasattr(tls, "get_unverified_chain") else ()
+    return Presented(
+        leaf=x509.load_der_x509_certificate(leaf),
+        chain=tuple(map(x509.load_der_x509_certificate, chain)),
+    )
+
+
+async def read_metric(request: web.Request) -> web.StreamResponse:
+    """The values of a metric in a namespace, of the pools that the selector selects."""
+    namespace = request.match_info["namespace"]
+    name = request.match_info["metric"].lower()
+    await _authorize(request, metric=name, namespace=namespace)
+    _check_parameters(request.query)
+    metric = metric_named(name)
+    if metric is None:
+        raise unknown_metric(name, known=METRICS)
+    pools = request.app[POOLS]
+    states = _in_namespace(pools.states(), namespace)
+    if not states:
+        raise no_pool(name, namespace=namespace)
+    loads = _loads(states, _selector(request.query), max_age_s=pools.max_age_s)
+    return _json(value_list(name, metric.samples(loads)))
+
+
+async def _authorize(request: web.Request, *, metric: str, namespace: str) -> None:
+    user = request[USER]
+    asked_for = "" if namespace == EVERY_NAMESPACE else namespace
+    if not await request.app[AUTHORIZER].may_read(user, metric=metric, namespace=asked_for):
+        raise forbidden_metric(user, metric=metric, namespace=asked_for)
+
+
+def _check_parameters(query: Mapping[str, str]) -> None:
+    """Others, as limit, pretty or timeoutSeconds, change nothing here."""
+    if query.get("watch", "false").lower() not in ("false", "0"):
+        raise method_not_allowed()
+    for term in filter(None, query.get("fieldSelector", "").split(",")):
+        if not term.startswith("metadata.name"):
+            raise bad_request(f"{term} is no field selector for metrics: only metadata.name is")
+
+
+def _selector(query: Mapping[str, str]) -> Selector:
+    try:
+        return parse_selector(query.get("labelSelector", ""))
+    except SelectorSyntaxError as error:
+        raise bad_request(f"unable to parse requirement: {error}") from error
+
+
+def _in_namespace(states: Iterable[PoolState], namespace: str) -> tuple[PoolState, ...]:
+    return tuple(s for s in states if namespace in (EVERY_NAMESPACE, s.pool.namespace))
+
+
+def _loads(states: Iterable[PoolState], selector: Selector, *, max_age_s: float) -> list[Load]:
+    """One pool that cannot be served refuses them all: a part of a sum is a wrong sum."""
+    selected = [state for state in states if selector.matches(labels_of(state.pool))]
+    if refusals := list(filter(None, (state.refusal(max_age_s=max_age_s) for state in selected))):
+        raise unavailable(" ".join(refusals))
+    return [state.load for state in selected if state.load is not None]
+
+
+def _fixed(document: Document) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return _document(request, document)
+
+    return handler
+
+
+def _apis(legacy: Document) -> Handler:
+    by_version = aggregated_discovery()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        wanted = discovery_version(",".join(request.headers.getall("Accept", [])))
+        response = _document(request, by_version[wanted] if wanted else legacy)
+        response.headers["Vary"] = "Accept"
+        return response
+
+    return handler
+
+
+def _document(request: web.Request, document: Document) -> web.Response:
+    headers = {"ETag": document.etag, "Cache-Control": "no-cache, private"}
+    known = request.headers.getall("If-None-Match", [])
+    if document.etag in (tag.strip() for tags in known for tag in tags.split(",")):
+        return web.Response(status=304, headers=headers)
+    headers["Content-Type"] = document.content_type
+    return web.Response(body=document.body, headers=headers)
+
+
+def _json(content: Mapping[str, Any], *, status: int = 200) -> web.Response:
+    body = json.dumps(content, separators=(",", ":")).encode()
+    return web.Response(body=body, status=status, content_type=JSON)
+
+
+def _kind(path: str) -> str:
+    kinds = {f"{VERSION_PATH}/namespaces/": "metric", "/openapi": "openapi", "/apis": "discovery"}
+    if path in HEALTH_PATHS:
+        return "health"
+    return next((kind for prefix, kind in kinds.items() if path.startswith(prefix)), "other")

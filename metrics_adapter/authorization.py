@@ -1,0 +1,49 @@
+"""May this user read this metric? The API server decides, by SubjectAccessReview."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from metrics_adapter.external_metrics import GROUP, VERSION
+from metrics_adapter.review_cache import ReviewCache
+from metrics_adapter.users import MASTERS, User
+
+
+class AccessReviews(Protocol):
+    async def subject_access_review(self, spec: Mapping[str, Any]) -> bool: ...
+
+
+class Authorizer:
+    """Answers from memory for ten seconds, both ways, as Kubernetes' own extension API servers do."""
+
+    def __init__(self, access_reviews: AccessReviews, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._access_reviews = access_reviews
+        self.answers: ReviewCache[bool] = ReviewCache(clock=clock)
+
+    async def may_read(self, user: User, *, metric: str, namespace: str) -> bool:
+        """An empty namespace means all of them. Raises KubernetesError when nobody can tell."""
+        if MASTERS in user.groups:
+            return True
+        spec = access_review_spec(user, metric=metric, namespace=namespace)
+        key = json.dumps(spec, sort_keys=True)
+        return await self.answers.get(key, lambda: self._access_reviews.subject_access_review(spec))
+
+
+def access_review_spec(user: User, *, metric: str, namespace: str) -> dict[str, Any]:
+    """The verb is `list`, although discovery says `get`: a metric is read as a list of values."""
+    return {
+        "user": user.name,
+        **({"uid": user.uid} if user.uid else {}),
+        "groups": list(user.groups),
+        **({"extra": {key: list(values) for key, values in user.extra}} if user.extra else {}),
+        "resourceAttributes": {
+            "group": GROUP,
+            "version": VERSION,
+            "resource": metric,
+            "verb": "list",
+            **({"namespace": namespace} if namespace else {}),
+        },
+    }

@@ -1,0 +1,188 @@
+"""Asks each pool's workers, queues and pods again and again, so that requests are answered from memory.
+
+A failed refresh leaves the last values where they are, growing older: a zero that nobody measured would
+scale a pool down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from metrics_adapter.brokers import Broker, Brokers
+from metrics_adapter.freshness import PoolState
+from metrics_adapter.load import Load, PoolKey, Reading, WorkersSilent, askable, loads, take_reading
+from shared.errors import BrokerUnavailable, CeleryHpaError, KubernetesError
+from shared.pods import WorkloadState
+from shared.pools import Configuration, Pool
+
+log = logging.getLogger(__name__)
+
+ASK_TIMEOUT_S = 3.0
+"""Workers of a green pool answer within 2 s; a silent worker costs all of it."""
+FIRST_PERIOD_S = 0.5
+"""How long to wait after a refresh that failed before any has succeeded."""
+LONGEST_REFRESH_S = 30.0
+PODS_MAX_AGE_S = 120.0
+
+
+class Cluster(Protocol):
+    """What the adapter asks of Kubernetes: a look into the cache."""
+
+    def state(self, *, kind: str, namespace: str, name: str) -> WorkloadState | None: ...
+
+
+class Observer(Protocol):
+    """Who wants to know of each refresh."""
+
+    def refreshed(self, pool: Pool, *, seconds: float, failure: str | None) -> None:
+        """`failure` is kubernetes, broker, silent, timeout or bug; None when it succeeded."""
+
+
+class PodsUnknown(CeleryHpaError):
+    """The pool's workload or its pods cannot be seen."""
+
+
+class Collector:
+    """The last reading of every pool."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._cluster = cluster
+        self._observer = observer
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._pools: tuple[Pool, ...] = ()
+        self.max_age_s = 0.0
+        self._readings: dict[PoolKey, Reading] = {}
+        self._taken_at: dict[PoolKey, float] = {}
+        self._problems: dict[PoolKey, str] = {}
+        self._loads: Mapping[PoolKey, Load] = {}
+
+    def states(self) -> tuple[PoolState, ...]:
+        """Every pool of the configuration in force."""
+        now = self._clock()
+        return tuple(
+            PoolState(
+                pool=pool,
+                load=self._loads.get(pool.key),
+                age_s=now - self._taken_at.get(pool.key, now),
+                problem=self._problems.get(pool.key),
+            )
+            for pool in self._pools
+        )
+
+    async def collect(self, configuration: Configuration, brokers: Brokers) -> None:
+        """Keep every pool of this configuration fresh, until cancelled; each in a task of its own."""
+        self.adopt(configuration)
+        async with asyncio.TaskGroup() as group:
+            for pool in configuration.pools:
+                broker = brokers.of(pool)
+                group.create_task(self._keep_fresh(pool, broker, period_s=configuration.refresh))
+
+    def adopt(self, configuration: Configuration) -> None:
+        """These are the pools from now on; what is known of those that stay is kept."""
+        self._pools, self.max_age_s = configuration.pools, configuration.max_age
+        kept = {pool.key for pool in self._pools}
+        for known in (self._readings, self._taken_at, self._problems):
+            for key in known.keys() - kept:
+                del known[key]
+        self._loads = loads(self._readings.values())
+
+    async def _keep_fresh(self, pool: Pool, broker: Broker, *, period_s: float) -> None:
+        while True:
+            started = self._clock()
+            await self.refresh(pool, broker)
+            # Unequal periods, so that many pools on one broker do not ask at the same moment for ever.
+            period = period_s * random.uniform(0.9, 1.1)
+            if pool.key not in self._readings:
+                period = min(period, FIRST_PERIOD_S)
+            await asyncio.sleep(max(0.0, started + period - self._clock()))
+
+    async def refresh(self, pool: Pool, broker: Broker) -> None:
+        """Ask once; failures become the pool's problem and are never raised."""
+        started, failure = self._clock(), None
+        try:
+            async with asyncio.timeout(LONGEST_REFRESH_S):
+                reading = await self._read(pool, broker)
+        except Exception as error:
+            self._failed(pool, error)
+            failure = _kind(error)
+        else:
+            self._succeeded(pool, reading, taken_at=started)
+        self._observer.refreshed(pool, seconds=self._clock() - started, failure=failure)
+
+    async def _read(self, pool: Pool, broker: Broker) -> Reading:
+        measured_at = self._wall_clock()
+        state = self._pods_of(pool, now=measured_at)
+        fleet, queue_lengths = await asyncio.gather(
+            broker.workers.inspect(askable(pool, state.pods), timeout_s=ASK_TIMEOUT_S),
+            broker.workers.queue_lengths(pool.queues, timeout_s=ASK_TIMEOUT_S),
+        )
+        return take_reading(
+            pool=pool,
+            broker=broker.name,
+            pods=state.pods,
+            fleet=fleet,
+            queue_lengths=queue_lengths,
+            last=self._readings.get(pool.key),
+            measured_at=measured_at,
+        )
+
+    def _pods_of(self, pool: Pool, *, now: float) -> WorkloadState:
+        workload = pool.workload
+        title = f"{workload.kind} {pool.namespace}/{workload.name}"
+        state = self._cluster.state(kind=workload.kind, namespace=pool.namespace, name=workload.name)
+        if state is None:
+            raise PodsUnknown(
+                f"{title} is not there, or could not be listed yet: look whether it exists and whether our "
+                "service account may list and watch it, its ReplicaSets and its pods."
+            )
+        if now - state.as_of > PODS_MAX_AGE_S:
+            raise PodsUnknown(f"Nothing was heard of the pods of {title} for {now - state.as_of:.0f} s.")
+        return state
+
+    def _succeeded(self, pool: Pool, reading: Reading, *, taken_at: float) -> None:
+        self._readings[pool.key] = reading
+        self._taken_at[pool.key] = taken_at
+        self._loads = loads(self._readings.values())
+        if self._problems.pop(pool.key, None):
+            log.info("Pool %s/%s is measured again.", pool.namespace, pool.name)
+
+    def _failed(self, pool: Pool, error: Exception) -> None:
+        problem = _sentence(error)
+        if _kind(error) == "bug":
+            log.error("Pool %s/%s: %s", pool.namespace, pool.name, problem, exc_info=error)
+        elif problem != self._problems.get(pool.key):
+            log.warning("Pool %s/%s cannot be measured. %s", pool.namespace, pool.name, problem)
+        self._problems[pool.key] = problem
+
+
+def _kind(error: Exception) -> str:
+    kinds: Mapping[type[Exception], str] = {
+        PodsUnknown: "kubernetes",
+        KubernetesError: "kubernetes",
+        BrokerUnavailable: "broker",
+        WorkersSilent: "silent",
+        TimeoutError: "timeout",
+    }
+    return next((kind for type_, kind in kinds.items() if isinstance(error, type_)), "bug")
+
+
+def _sentence(error: Exception) -> str:
+    """A foreign error's text may hold anything, so only its type is shown."""
+    if isinstance(error, CeleryHpaError):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return f"Its refresh was given up after {LONGEST_REFRESH_S:.0f} s."
+    return f"Its refresh failed for a reason that should not occur ({type(error).__name__})."
