@@ -36,6 +36,8 @@ class RoundMark:
     from_replicas: int
     to_replicas: int
     reason: str
+    seconds: float = 0.0
+    """How long the API server waited for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,41 @@
+"""The hook's verdicts, read from its log: one JSON line each. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from statistics import median
+
+from deploy.sandbox.demo.timeline import RoundMark
+
+
+def verdicts_from(log: str) -> tuple[RoundMark, ...]:
+    """Every verdict on a scale-down, in the order they were given."""
+    return tuple(_verdict(line) for line in _lines(log) if "verdict" in line)
+
+
+def _lines(log: str) -> Iterator[dict[str, object]]:
+    for text in log.splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # the one line that says where the service serves
+        if isinstance(line, dict):
+            yield line
+
+
+def _verdict(line: dict[str, object]) -> RoundMark:
+    return RoundMark(
+        at=datetime.fromisoformat(str(line["time"])).timestamp(),
+        allowed=bool(line["allowed"]),
+        from_replicas=int(str(line["from_replicas"])),
+        to_replicas=int(str(line["to_replicas"])),
+        reason=str(line["verdict"]),
+        seconds=float(str(line["seconds"])),
+    )
+
+
+def median_seconds(rounds: tuple[RoundMark, ...]) -> float:
+    """Seconds of the middle verdict; 0 without any."""
+    return median(mark.seconds for mark in rounds) if rounds else 0.0
