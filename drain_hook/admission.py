@@ -1,7 +1,7 @@
 """AdmissionReviews: what is asked, and how a verdict is written as an answer. Pure.
 
-Whatever JSON comes in, the only error raised is MalformedReview: it becomes HTTP 400 to the API server, whereas
-a refused scale-down is a well-formed answer with a sentence for the person who asked.
+Whatever JSON comes in, the only error raised is MalformedReview, which becomes HTTP 400 to the API server. A
+refused scale-down is a well-formed answer with a sentence for the person who asked.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from types import MappingProxyType
 from typing import Any
 
 from shared.errors import CeleryHpaError
-from shared.pods import INT32_MAX, Workload
+from shared.pods import BYPASS_ANNOTATION, INT32_MAX, Workload
 from shared.pools import Pool
 
 API_VERSION = "admission.k8s.io/v1"
 KINDS = {("apps", "deployments"): "Deployment"}
 """Kind of the scaled object by group and resource of a review."""
+
+_PASS_SENTENCES = {
+    "NotOurs": "This is no workload of a configured pool.",
+    "NotADecrease": "The replicas do not go down.",
+}
 
 
 class MalformedReview(CeleryHpaError):
@@ -75,23 +80,125 @@ class Review:
 
 def parse_review(body: object) -> Review:
     """The review in a decoded JSON body. Raises MalformedReview with a sentence."""
-    raise NotImplementedError
+    if not isinstance(body, dict):
+        raise MalformedReview("The body must be a JSON object holding an AdmissionReview.")
+    if (body.get("apiVersion"), body.get("kind")) != (API_VERSION, "AdmissionReview"):
+        raise MalformedReview(f"The body must be an AdmissionReview of {API_VERSION}.")
+    request = _mapping(body, "request")
+    uid = _text(request, "request.uid")
+    kind = _scaled_kind(request)
+    if kind is None:
+        return Review(uid=uid, api_version=API_VERSION, scale_down=None, pass_reason="NotOurs")
+    scale_down = _scale_down(request, uid=uid, kind=kind)
+    if scale_down.to_replicas >= scale_down.from_replicas:
+        return Review(uid=uid, api_version=API_VERSION, scale_down=None, pass_reason="NotADecrease")
+    return Review(uid=uid, api_version=API_VERSION, scale_down=scale_down)
 
 
 def render_review(review_uid: str, verdict: Verdict) -> dict[str, Any]:
     """The answer as an AdmissionReview.
 
-    There is no status.reason, since kubectl prints it before the sentence, and no retryAfterSeconds, with which
-    clients would retry by themselves.
+    There is no status.reason, since kubectl prints it before the sentence, and no retryAfterSeconds, with
+    which clients would retry by themselves.
     """
-    raise NotImplementedError
+    response: dict[str, Any] = {"uid": review_uid, "allowed": verdict.allowed}
+    if not verdict.allowed:
+        response["status"] = {"code": verdict.code, "message": verdict.message}
+    if verdict.warnings:
+        response["warnings"] = list(verdict.warnings)
+    if verdict.audit:
+        response["auditAnnotations"] = dict(verdict.audit)
+    return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
 
 
 def early_verdict(review: Review, *, pool: Pool | None) -> Verdict | None:
     """Allowed at once (NotOurs, NotADecrease, Disabled), or None when the workload has to be looked at."""
-    raise NotImplementedError
+    if review.scale_down is None:
+        return Verdict(allowed=True, reason=review.pass_reason, message=_PASS_SENTENCES[review.pass_reason])
+    if pool is None:
+        return Verdict(allowed=True, reason="NotOurs", message=_PASS_SENTENCES["NotOurs"])
+    if not pool.drain.enabled:
+        message = f"Draining is switched off for pool {pool.name} (drain.enabled: false)."
+        return Verdict(allowed=True, reason="Disabled", message=message)
+    return None
 
 
 def check_claim(scale_down: ScaleDown, workload: Workload | None) -> Verdict | None:
-    """ClaimMismatch when the live workload is not what the review says, Bypassed with the break-glass, else None."""
-    raise NotImplementedError
+    """ClaimMismatch if the workload is not as the review says, Bypassed with the break-glass, else None."""
+    what = f"{scale_down.kind} {scale_down.namespace}/{scale_down.name}"
+    if workload is None or workload.uid != scale_down.workload_uid:
+        return _mismatch(f"The {what} of this request does not exist (any more).")
+    if workload.replicas != scale_down.from_replicas:
+        return _mismatch(
+            f"The {what} has {workload.replicas} replicas to keep now, and this request is about"
+            f" {scale_down.from_replicas}."
+        )
+    if workload.is_bypassed:
+        message = f"Draining was bypassed: the annotation {BYPASS_ANNOTATION} of the {what} is true."
+        return Verdict(allowed=True, reason="Bypassed", message=message, warnings=(message,))
+    return None
+
+
+def _mismatch(sentence: str) -> Verdict:
+    message = f"{sentence} Nothing was touched; look at the workload and ask again."
+    return Verdict(allowed=False, reason="ClaimMismatch", message=message)
+
+
+def _scaled_kind(request: Mapping[str, Any]) -> str | None:
+    """The kind whose replicas the request sets; None when it is about anything else."""
+    resource = request.get("resource")
+    if request.get("operation") != "UPDATE" or request.get("subResource") != "scale":
+        return None
+    if not isinstance(resource, dict):
+        return None
+    return next(
+        (kind for of, kind in KINDS.items() if of == (resource.get("group"), resource.get("resource"))), None
+    )
+
+
+def _scale_down(request: Mapping[str, Any], *, uid: str, kind: str) -> ScaleDown:
+    """The claim of an update of a Scale; its replicas may as well go up or stay."""
+    new, old = (_mapping(request, f"request.{key}") for key in ("object", "oldObject"))
+    metadata = _mapping(old, "request.oldObject.metadata")
+    is_dry_run = request.get("dryRun") or False
+    if not isinstance(is_dry_run, bool):
+        raise MalformedReview("request.dryRun must be true or false.")
+    return ScaleDown(
+        review_uid=uid,
+        kind=kind,
+        namespace=_text(request, "request.namespace"),
+        name=_text(request, "request.name"),
+        workload_uid=_text(metadata, "request.oldObject.metadata.uid"),
+        from_replicas=_replicas(old, "request.oldObject.spec"),
+        to_replicas=_replicas(new, "request.object.spec"),
+        is_dry_run=is_dry_run,
+        username=_username(request),
+    )
+
+
+def _replicas(scale: Mapping[str, Any], path: str) -> int:
+    """spec.replicas, which is left out when it is 0."""
+    replicas = _mapping(scale, path).get("replicas", 0)
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or not 0 <= replicas <= INT32_MAX:
+        raise MalformedReview(f"{path}.replicas must be a whole number from 0 to {INT32_MAX}.")
+    return replicas
+
+
+def _username(request: Mapping[str, Any]) -> str:
+    user = request.get("userInfo")
+    name = user.get("username") if isinstance(user, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _mapping(parent: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    value = parent.get(path.rpartition(".")[2])
+    if not isinstance(value, dict):
+        raise MalformedReview(f"{path} must be an object.")
+    return value
+
+
+def _text(parent: Mapping[str, Any], path: str) -> str:
+    value = parent.get(path.rpartition(".")[2])
+    if not isinstance(value, str) or not value:
+        raise MalformedReview(f"{path} must be a text that is not empty.")
+    return value

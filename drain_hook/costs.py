@@ -11,8 +11,8 @@ from shared.workers import Task, WorkerSnapshot
 def worker_cost(worker: WorkerSnapshot, *, pool: Pool, now: float) -> float:
     """Sum over its tasks of weight * (1 + (running seconds / unitSeconds) ** exponent).
 
-    A reserved task counts as just started: it is lost work too if the worker is killed. A task held for its eta
-    counts nothing: it goes back to the queue.
+    A reserved task counts as just started, since a worker that stops consuming still runs it. A task held for
+    its eta counts nothing: it goes back to the queue.
     """
     return sum(_task_cost(task, pool=pool, now=now) for task in worker.tasks)
 
@@ -30,6 +30,6 @@ def _task_cost(task: Task, *, pool: Pool, now: float) -> float:
 
 def _aged(seconds: float, *, pool: Pool) -> float:
     try:
-        return (seconds / pool.cost.unit_seconds) ** pool.cost.exponent
+        return math.pow(seconds / pool.cost.unit_seconds, pool.cost.exponent)
     except OverflowError:
         return math.inf

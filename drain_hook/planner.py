@@ -1,12 +1,18 @@
-"""plan_drain(): which pods leave, and decide(): whether they may leave now. Pure."""
+"""plan_drain(): which pods leave and what to write on them; decide(): whether they may leave now. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from drain_hook.admission import ScaleDown, Verdict
-from drain_hook.plans import DrainPlan
-from shared.pods import Pod, ReplicaSet, Workload
+from drain_hook.candidates import Candidate, candidates_of, choose, own_cost
+from drain_hook.explanations import audit, describe_victims, duration, name_victims
+from drain_hook.obstacles import CANNOT_PREDICT, protected_in_the_way, rollout_in_the_way
+from drain_hook.plans import DrainPlan, Victim
+from drain_hook.victims import removal_class, removals
+from shared.marks import Mark
+from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload, WorkloadState
 from shared.pools import Pool
 from shared.workers import Fleet
 
@@ -21,18 +27,172 @@ def plan_drain(
     pool: Pool,
     now: float,
 ) -> DrainPlan:
-    """Who leaves. A worker that is in neither part of `fleet` counts as silent."""
-    raise NotImplementedError
+    """Who leaves. A worker that is in neither part of `fleet` counts as silent, and so does one in both."""
+    state = WorkloadState(workload=workload, replica_sets=tuple(replica_sets), pods=tuple(pods))
+    candidates = {
+        rs.uid: candidates_of(rs.uid, state, fleet=fleet, pool=pool, now=now) for rs in state.replica_sets
+    }
+    everyone = [candidate for group in candidates.values() for candidate in group]
+    plan = DrainPlan(
+        round=f"{scale_down.from_replicas}to{scale_down.to_replicas}-g{workload.generation}",
+        since=now,
+        silent=tuple(sorted(c.node for c in everyone if c.is_silent)),
+        protected=tuple(sorted(c.node for c in everyone if c.is_protected)),
+    )
+    if refusal := rollout_in_the_way(state, pool=pool) or protected_in_the_way(
+        candidates, state, scale_down, pool=pool, now=now
+    ):
+        return replace(plan, refusal=refusal)
+    counts = removals(workload, state.replica_sets, state.pods, to_replicas=scale_down.to_replicas)
+    leaving = {uid: _victims(group, counts[uid], pool=pool) for uid, group in candidates.items()}
+    if not all(_is_predictable(leaving[uid], candidates[uid]) for uid in leaving):
+        return replace(plan, refusal=CANNOT_PREDICT)
+    victims = tuple(victim for group in leaving.values() for victim in group)
+    return _complete(plan, victims, [c.pod for c in everyone], scale_down=scale_down, workload=workload)
 
 
 def decide(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: float) -> Verdict:
     """The verdict on a plan made from what the victims said after their consumers were cancelled.
 
-    Drained or Proceeding allow; Busy and the plan's refusal deny.
+    Drained and Proceeding allow; Busy and the plan's own refusal deny.
     """
-    raise NotImplementedError
+    notes = audit(plan)
+    if plan.refusal:
+        return Verdict(allowed=False, reason=plan.refusal.reason, message=plan.refusal.sentence, audit=notes)
+    if not plan.busy:
+        return Verdict(allowed=True, reason="Drained", message=_drained(plan, scale_down), audit=notes)
+    share = f"{len(plan.busy)} of the {len(plan.victims)} workers to go"
+    work = describe_victims(plan.busy, now=now)
+    if because := _reason_to_proceed(plan, pool=pool, now=now):
+        message = (
+            f"Allowed, with work left on {share}, because {because}. It has the grace period to end: {work}."
+        )
+        return Verdict(allowed=True, reason="Proceeding", message=message, warnings=(message,), audit=notes)
+    message = (
+        f"Waiting for {share}: {work}. They take no new tasks and finish what they have; ask again later,"
+        f" as a HorizontalPodAutoscaler does by itself.{_end_of_wait(plan, pool=pool, now=now)}"
+    )
+    return Verdict(allowed=False, reason="Busy", message=message, audit=notes)
 
 
 def decide_dry_run(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: float) -> Verdict:
     """Always allows; the warnings say who would leave, or why it would be refused."""
-    raise NotImplementedError
+    real = decide(plan, scale_down=scale_down, pool=pool, now=now)
+    outcome = "allowed" if real.allowed else "refused"
+    message = f"Dry run: this scale-down would be {outcome} now. {real.message}"
+    victims = (f"To go: {describe_victims(plan.victims, now=now)}.",) if plan.victims else ()
+    return Verdict(
+        allowed=True, reason="DryRun", message=message, warnings=(message, *victims), audit=real.audit
+    )
+
+
+def _victims(candidates: Sequence[Candidate], count: int, *, pool: Pool) -> tuple[Victim, ...]:
+    chosen = list(choose(candidates, count))
+    leaving = {candidate.pod.uid for candidate, _ in chosen}
+    cost = _cost_to_write(
+        [candidate.pod for candidate, _ in chosen],
+        survivors=[candidate.pod for candidate in candidates if candidate.pod.uid not in leaving],
+    )
+    return tuple(
+        Victim(
+            pod=candidate.pod,
+            node=candidate.node,
+            worker=candidate.worker,
+            is_silent=candidate.is_silent,
+            is_forced=is_forced,
+            cost=cost,
+            queues=tuple(sorted(candidate.queues)) or pool.queues,
+        )
+        for candidate, is_forced in chosen
+    )
+
+
+def _cost_to_write(leaving: Sequence[Pod], *, survivors: Sequence[Pod]) -> int:
+    """One value below every survivor's and below 0; one that stands there from before, if it is so low."""
+    limit = min((pod.deletion_cost for pod in survivors), default=0)
+    written = [cost for pod in leaving if (cost := own_cost(pod)) is not None and cost < min(limit, 0)]
+    return min(written, default=max(INT32_MIN, min(limit, 0) - 1))
+
+
+def _is_predictable(victims: Sequence[Victim], candidates: Sequence[Candidate]) -> bool:
+    """Whether Kubernetes will remove exactly these, whatever its later criteria: these change by the second."""
+    leaving = {victim.pod.uid for victim in victims}
+    last = max(((*removal_class(v.pod), v.cost) for v in victims), default=None)
+    first = min(
+        ((*removal_class(c.pod), c.pod.deletion_cost) for c in candidates if c.pod.uid not in leaving),
+        default=None,
+    )
+    return last is None or first is None or last < first
+
+
+def _complete(
+    plan: DrainPlan,
+    victims: tuple[Victim, ...],
+    pods: Sequence[Pod],
+    *,
+    scale_down: ScaleDown,
+    workload: Workload,
+) -> DrainPlan:
+    """The plan with its victims, and what the marks of earlier reviews mean for it."""
+    leaving = {victim.pod.uid for victim in victims}
+    releases = tuple(pod for pod in pods if pod.mark and pod.uid not in leaving)
+    started = [
+        pod.mark.since
+        for pod in pods
+        if pod.mark
+        and (pod.mark.workload_uid, pod.mark.generation) == (workload.uid, workload.generation)
+        and (pod.uid in leaving or _is_of(pod.mark, scale_down))
+    ]
+    return replace(
+        plan,
+        victims=victims,
+        releases=releases,
+        since=min((plan.since, *started)),
+        adopts=bool(victims) and not releases and all(_is_marked(v, scale_down, workload) for v in victims),
+    )
+
+
+def _is_marked(victim: Victim, scale_down: ScaleDown, workload: Workload) -> bool:
+    """Whether all that this round writes on the pod stands there already."""
+    mark = victim.pod.mark
+    return (
+        mark is not None
+        and _is_of(mark, scale_down)
+        and mark.generation == workload.generation
+        and own_cost(victim.pod) == victim.cost
+    )
+
+
+def _is_of(mark: Mark, scale_down: ScaleDown) -> bool:
+    return mark.is_of(
+        workload_uid=scale_down.workload_uid,
+        from_replicas=scale_down.from_replicas,
+        to_replicas=scale_down.to_replicas,
+    )
+
+
+def _drained(plan: DrainPlan, scale_down: ScaleDown) -> str:
+    change = f"From {scale_down.from_replicas} to {scale_down.to_replicas} replicas"
+    if not plan.victims:
+        return f"{change} no pod has to go."
+    return f"{change} these go, with nothing left to do: {name_victims(plan.victims)}."
+
+
+def _reason_to_proceed(plan: DrainPlan, *, pool: Pool, now: float) -> str:
+    """Why busy workers may go; empty when they may not."""
+    if pool.drain.when_busy == "proceed":
+        return f"drain.whenBusy of pool {pool.name} is proceed"
+    if pool.drain.max_wait is not None and now - plan.since >= pool.drain.max_wait:
+        return (
+            f"they have been waited for {duration(now - plan.since)}, the drain.maxWait of pool {pool.name}"
+        )
+    return ""
+
+
+def _end_of_wait(plan: DrainPlan, *, pool: Pool, now: float) -> str:
+    if pool.drain.max_wait is not None:
+        left = duration(pool.drain.max_wait - (now - plan.since))
+        return f" They go in any case in {left} (drain.maxWait)."
+    if any(victim.is_silent for victim in plan.busy):
+        return f" If they never answer, drain.maxWait of pool {pool.name} puts an end to the waiting."
+    return ""

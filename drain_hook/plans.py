@@ -20,7 +20,7 @@ class Victim:
     is_silent: bool
     """It may run tasks and did not answer: unknown, not idle."""
     is_forced: bool
-    """Kubernetes removes it first whatever its cost: unassigned, Pending, not ready, or no pod is to be left."""
+    """Kubernetes removes it whatever we write: unassigned, Pending or not ready, or none is to be left."""
     cost: int
     """pod-deletion-cost that must stand on the pod; one value for all victims of a ReplicaSet."""
     queues: tuple[str, ...]

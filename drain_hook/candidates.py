@@ -1,0 +1,128 @@
+"""Which pods of a ReplicaSet should go: the forced ones, then the cheapest where there is a choice. Pure.
+
+Kubernetes sorts pods into classes before it looks at costs: unassigned, Pending, not ready, ready. A class
+that goes as a whole leaves no choice, so its pods are forced; only within the last one touched do costs decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from drain_hook.costs import is_protected, worker_cost
+from drain_hook.mark_life import is_deletion_pending
+from drain_hook.victims import deletion_order, removal_class
+from shared.marks import Mark
+from shared.pods import INT32_MIN, Pod, Workload, WorkloadState, celery_node, parse_cost
+from shared.pools import Pool
+from shared.workers import Fleet, WorkerSnapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An active pod, and what speaks for and against removing it."""
+
+    pod: Pod
+    node: str
+    worker: WorkerSnapshot | None
+    is_silent: bool
+    is_protected: bool
+    group: tuple[bool, int, bool, int]
+    """Its class, and whether it goes before its like whatever we write: lower groups go first, as a whole."""
+    expense: tuple[bool, bool, float, bool]
+    """Silent ones are dearest, idle ones cheapest, then by cost; of equals the one that is draining goes."""
+
+    @property
+    def queues(self) -> frozenset[str]:
+        """What it consumes, or consumed before it was cancelled; empty when nobody knows."""
+        before = self.pod.mark.queues if self.pod.mark else ()
+        return frozenset(before) | (self.worker.queues if self.worker else frozenset())
+
+
+def candidates_of(
+    replica_set_uid: str, state: WorkloadState, *, fleet: Fleet, pool: Pool, now: float
+) -> tuple[Candidate, ...]:
+    """The active pods of a ReplicaSet, in the order in which Kubernetes would remove them as they stand."""
+    own = [pod for pod in state.pods if pod.owner_uid == replica_set_uid]
+    is_pending = is_deletion_pending(state)
+    return tuple(
+        _candidate(pod, state.workload, is_pending=is_pending, fleet=fleet, pool=pool, now=now)
+        for pod in deletion_order(own, related=state.pods, now=now)
+    )
+
+
+def choose(candidates: Sequence[Candidate], count: int) -> Iterator[tuple[Candidate, bool]]:
+    """Who goes when `count` must, and whether there was no choice. `count` is at most most_removable()."""
+    for group in _groups(candidates):
+        if count <= 0:
+            return
+        is_forced = len(group) <= count
+        willing = group if is_forced else _cheapest_first(group)
+        yield from ((candidate, is_forced) for candidate in willing[:count])
+        count -= len(group)
+
+
+def most_removable(candidates: Sequence[Candidate]) -> int:
+    """How many can go before it is the turn of a protected one."""
+    most = 0
+    for group in _groups(candidates):
+        willing = _cheapest_first(group)
+        most += len(willing)
+        if len(willing) < len(group):
+            break
+    return most
+
+
+def own_cost(pod: Pod) -> int | None:
+    """The deletion cost that we wrote on a pod, while it still stands there."""
+    return pod.mark.cost if pod.mark and pod.cost_annotation == str(pod.mark.cost) else None
+
+
+def _candidate(
+    pod: Pod, workload: Workload, *, is_pending: bool, fleet: Fleet, pool: Pool, now: float
+) -> Candidate:
+    node = celery_node(pod.name, worker_name=pool.worker_name)
+    worker = fleet.workers.get(node)
+    # A pod that is unassigned or Pending runs no worker yet; if one has answered all the same, it counts.
+    is_silent = node in fleet.silent or (worker is None and bool(pod.host) and pod.phase != "Pending")
+    cost = worker_cost(worker, pool=pool, now=now) if worker else 0.0
+    is_busy = worker is not None and not worker.is_idle
+    is_draining = pod.mark is not None and pod.mark.workload_uid == workload.uid
+    return Candidate(
+        pod=pod,
+        node=node,
+        worker=worker,
+        is_silent=is_silent,
+        is_protected=worker is not None and is_protected(worker, pool=pool),
+        group=(*removal_class(pod), _precedence(pod, workload, is_pending=is_pending)),
+        expense=(is_silent, is_busy, math.inf if is_silent else cost, not is_draining),
+    )
+
+
+def _precedence(pod: Pod, workload: Workload, *, is_pending: bool) -> int:
+    """0 if nobody can write a lower cost than the pod's, 1 if its deletion is already under way, else 2."""
+    foreign = pod.mark.foreign_cost if pod.mark and own_cost(pod) is not None else pod.cost_annotation
+    if parse_cost(foreign) == INT32_MIN:
+        return 0
+    return 1 if is_pending and pod.mark and _is_let_go(pod.mark, workload) else 2
+
+
+def _is_let_go(mark: Mark, workload: Workload) -> bool:
+    """Whether the replicas went down since the mark was written: Kubernetes is about to remove its pod."""
+    return (
+        mark.workload_uid == workload.uid
+        and mark.generation < workload.generation
+        and workload.replicas < mark.from_replicas
+    )
+
+
+def _groups(candidates: Sequence[Candidate]) -> Iterator[list[Candidate]]:
+    in_groups = sorted(candidates, key=lambda candidate: candidate.group)
+    return (list(group) for _, group in groupby(in_groups, key=lambda candidate: candidate.group))
+
+
+def _cheapest_first(group: Sequence[Candidate]) -> list[Candidate]:
+    """The unprotected ones; those of equal expense stay in Kubernetes' own order."""
+    return sorted((c for c in group if not c.is_protected), key=lambda candidate: candidate.expense)

@@ -1,0 +1,86 @@
+"""What the hook says of workers and plans, in sentences for people. Never a task's arguments. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from drain_hook.plans import DrainPlan, Victim
+from shared.pods import Pod
+from shared.workers import Task
+
+_NAMED = 5
+"""Workers and tasks named in one sentence; Events and HPA conditions are no place for a hundred."""
+_NAME_LENGTH = 80
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units: `3 min 20 s`, `2 h 5 min`, `4 d 1 h`."""
+    whole = max(0, int(seconds))
+    units = (("d", whole // 86400), ("h", whole // 3600 % 24), ("min", whole // 60 % 60), ("s", whole % 60))
+    first = next((index for index, (_, count) in enumerate(units) if count), len(units) - 1)
+    parts = [f"{count} {unit}" for unit, count in units[first : first + 2] if count]
+    return " ".join(parts) or "0 s"
+
+
+def enumerate_some(items: Sequence[str], *, separator: str = ", ", limit: int = _NAMED) -> str:
+    """The first items, and how many there are beyond them."""
+    more = len(items) - limit
+    return separator.join(items[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def describe_task(task: Task, *, now: float) -> str:
+    """`reports.build (3f2a91bc), for 3 min 20 s`."""
+    name = " ".join(task.name.split())[:_NAME_LENGTH]
+    state = "not started" if task.started_at is None else f"for {duration(task.running_seconds(now))}"
+    return f"{name} ({task.id[:8]}), {state}"
+
+
+def describe_tasks(tasks: Iterable[Task], *, now: float) -> str:
+    """Tasks of one worker, the one that has run longest first."""
+    longest_first = sorted(tasks, key=lambda task: -task.running_seconds(now))
+    return enumerate_some([describe_task(task, now=now) for task in longest_first], separator="; ", limit=2)
+
+
+def describe_victim(victim: Victim, *, now: float) -> str:
+    """What is known of the work on a pod that would go."""
+    name = victim.pod.name
+    if victim.is_silent and not victim.pod.is_ready:
+        return f"{name} is not ready and did not answer, so its work is unknown"
+    if victim.is_silent:
+        return f"{name} did not answer, so its work is unknown"
+    if victim.worker is None:
+        return f"{name} has not started yet"
+    if victim.worker.is_idle:
+        return f"{name} is idle"
+    return f"{name} runs {describe_tasks(victim.worker.tasks, now=now)}"
+
+
+def describe_victims(victims: Sequence[Victim], *, now: float) -> str:
+    """Several of them in one line."""
+    return enumerate_some([describe_victim(victim, now=now) for victim in victims], separator=" | ")
+
+
+def why_first(pod: Pod) -> str:
+    """Why Kubernetes removes a pod before any ready one, whatever its cost; empty when it does not."""
+    if not pod.host:
+        return "it is not assigned to a node"
+    if pod.phase != "Running":
+        return f"it is {pod.phase}"
+    return "" if pod.is_ready else "it is not ready"
+
+
+def describe_protected(pod: Pod, tasks: Iterable[Task], *, now: float) -> str:
+    """A worker that must not be stopped, and the tasks for which it must not."""
+    first = f" (which Kubernetes would remove first, because {why})" if (why := why_first(pod)) else ""
+    return f"{pod.name}{first} runs {describe_tasks(tasks, now=now)}"
+
+
+def audit(plan: DrainPlan) -> dict[str, str]:
+    """Annotations of the audit event: the round, its victims, and those of them that are busy."""
+    notes = {"round": plan.round, "victims": name_victims(plan.victims)}
+    return notes | ({"busy": name_victims(plan.busy)} if plan.busy else {})
+
+
+def name_victims(victims: Sequence[Victim]) -> str:
+    """Their pods, in one line."""
+    return enumerate_some([victim.pod.name for victim in victims], limit=20)
