@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from aiohttp import web
 from deploy.sandbox.authentication import Tokens, User
 from deploy.sandbox.authorization import Authorizer
 from deploy.sandbox.errors import (
+    ApiError,
     bad_request,
     method_not_allowed,
     not_found,
@@ -50,10 +52,30 @@ class Request:
         return Key(self.resource, self.target.namespace, self.target.name)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """What is remembered of a write: who, what, the answer, and what admission had to say."""
+
+    user: User
+    verb: str
+    path: str
+    code: int
+    annotations: dict[str, str]
+
+
 class Api:
     """Handles every request that is about objects of this server."""
 
-    def __init__(self, *, store: ObjectStore, writer: Writer, authorizer: Authorizer, tokens: Tokens) -> None:
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        writer: Writer,
+        authorizer: Authorizer,
+        tokens: Tokens,
+        audit: deque[AuditEvent],
+    ) -> None:
+        self._audit = audit
         self._store = store
         self._writer = writer
         self._authorizer = authorizer
@@ -132,27 +154,27 @@ class Api:
             raise method_not_allowed(request.resource)
         name = (document.get("metadata") or {}).get("name", "")
         write = _write(request, name=name, options_kind="CreateOptions")
-        return await self._written(write, self._writer.create(write, document), status=201)
+        return await self._written(request, write, self._writer.create(write, document), status=201)
 
     async def _update(self, request: Request) -> web.StreamResponse:
         document = await _object_of(request.http)
         write = _write(request)
-        return await self._written(write, self._writer.update(write, lambda _: document))
+        return await self._written(request, write, self._writer.update(write, lambda _: document))
 
     async def _patch(self, request: Request) -> web.StreamResponse:
         patch = await _json_of(request.http)
         content_type = request.http.headers.get("Content-Type", "")
         write = _write(request)
         change = self._writer.update(write, lambda current: apply_patch(content_type, patch, current))
-        return await self._written(write, change)
+        return await self._written(request, write, change)
 
     async def _delete(self, request: Request) -> web.StreamResponse:
         options = await _delete_options(request.http)
         write = _write(request, dry_run=options.get("dryRun"), options_kind="DeleteOptions")
         deleted = self._writer.delete(write, options)
         if request.resource is PODS:
-            return await self._written(write, deleted)
-        return await self._written(write, _deleted_status(request.resource, deleted))
+            return await self._written(request, write, deleted)
+        return await self._written(request, write, _deleted_status(request.resource, deleted))
 
     async def _delete_collection(self, request: Request) -> web.StreamResponse:
         options = await _delete_options(request.http)
@@ -170,14 +192,30 @@ class Api:
         return json_response({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
 
     async def _written(
-        self, write: Write, work: Awaitable[Document], *, status: int = 200
+        self, request: Request, write: Write, work: Awaitable[Document], *, status: int = 200
     ) -> web.StreamResponse:
+        code = 500
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 document = await work
+            code = status
         except TimeoutError as error:
+            code = 504
             raise request_timeout() from error
-        return json_response(document, status=status, warnings=write.warnings)
+        except ApiError as error:
+            code = error.code
+            raise
+        finally:
+            self._audit.append(
+                AuditEvent(
+                    user=request.user,
+                    verb=request.verb,
+                    path=request.http.path,
+                    code=code,
+                    annotations=write.annotations,
+                )
+            )
+        return json_response(document, status=code, warnings=write.warnings)
 
 
 def verb_of(http: web.Request, target: Target) -> str:

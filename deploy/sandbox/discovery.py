@@ -4,6 +4,10 @@ from collections.abc import Iterable
 
 from deploy.sandbox.resources import GROUP_VERSIONS, RESOURCES, Document, Resource
 
+ACCEPT_AGGREGATED = ",".join(
+    f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+    for version in ("v2", "v2beta1")
+)
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 VERSION = {
     "major": "1",

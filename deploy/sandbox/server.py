@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import ssl
+from collections import deque
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,16 +14,20 @@ from typing import Self
 from aiohttp import web
 
 from deploy.sandbox import frontpage
-from deploy.sandbox.api import Api, verb_of
+from deploy.sandbox.admission import ValidatingAdmission
+from deploy.sandbox.aggregation import Aggregator, is_available
+from deploy.sandbox.api import Api, AuditEvent, verb_of
 from deploy.sandbox.authentication import Tokens, User, authenticate
 from deploy.sandbox.authorization import AllowKnownUsers, Attributes, Authorizer, refusal
-from deploy.sandbox.errors import ApiError, forbidden, internal
+from deploy.sandbox.backends import Backends
+from deploy.sandbox.errors import ApiError, forbidden, internal, unavailable
 from deploy.sandbox.objects import new_object
 from deploy.sandbox.request_paths import Target, parse_path
 from deploy.sandbox.resources import CONFIGMAPS, NAMESPACES, Document, Resource
 from deploy.sandbox.responses import json_response
 from deploy.sandbox.store import Key, ObjectStore
-from deploy.sandbox.writing import Operation, Write, Writer
+from deploy.sandbox.webhooks import WebhookClient
+from deploy.sandbox.writing import Writer
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +45,6 @@ class Certificates:
     front_proxy_ca: Path
     front_proxy_certificate: Path
     front_proxy_key: Path
-
-
-class _NoAdmission:
-    async def review(
-        self, write: Write, operation: Operation, document: Document | None, old: Document | None
-    ) -> None:
-        return None
 
 
 class ApiServer:
@@ -70,10 +69,9 @@ class ApiServer:
         self.authorizer: Authorizer = authorizer or AllowKnownUsers()
         self.tokens = Tokens()
         self.store = ObjectStore(history_limit=history_limit)
+        self.audit: deque[AuditEvent] = deque(maxlen=1000)
         self._certificates = certificates
-        writer = Writer(self.store, _NoAdmission(), _now)
-        self._api = Api(store=self.store, writer=writer, authorizer=self.authorizer, tokens=self.tokens)
-        self._runner: web.AppRunner | None = None
+        self._doors = AsyncExitStack()
 
     @property
     def url(self) -> str:
@@ -82,20 +80,43 @@ class ApiServer:
 
     async def __aenter__(self) -> Self:
         self._publish_first_objects()
+        await self._open_doors()
         app = web.Application(client_max_size=3 * 2**20)
         app.router.add_route("*", "/{path:.*}", self._answer)
         # A client that goes away takes its request with it, as in the real server.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port, ssl_context=self._serving_context())
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+        await runner.setup()
+        self._doors.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, self.host, self.port, ssl_context=self._serving_context())
         await site.start()
-        self.port = self._runner.addresses[0][1]
+        self.port = runner.addresses[0][1]
         log.info("The API server is at %s.", self.url)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._doors.aclose()
+
+    async def _open_doors(self) -> None:
+        certificates = self._certificates
+        webhooks = WebhookClient(self.store)
+        self._doors.push_async_callback(webhooks.close)
+        self._backends = Backends(
+            self.store,
+            certificate=certificates.front_proxy_certificate,
+            key=certificates.front_proxy_key,
+        )
+        self._doors.push_async_callback(self._backends.close)
+        self._aggregator = Aggregator(self.store, self._backends, _now)
+        await self._aggregator.start()
+        self._doors.push_async_callback(self._aggregator.close)
+        writer = Writer(self.store, ValidatingAdmission(self.store, webhooks), _now)
+        self._api = Api(
+            store=self.store,
+            writer=writer,
+            authorizer=self.authorizer,
+            tokens=self.tokens,
+            audit=self.audit,
+        )
 
     def _serving_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(
@@ -131,7 +152,7 @@ class ApiServer:
         try:
             return await self._dispatch(http)
         except ApiError as error:
-            return json_response(error.status(), status=error.code)
+            return _refused(error)
         except Exception:
             log.exception("The API server failed on %s %s.", http.method, http.path)
             return json_response(internal("see the API server's log").status(), status=500)
@@ -140,9 +161,17 @@ class ApiServer:
         user = authenticate(_peer_certificate(http), http.headers, self.tokens)
         target = parse_path(http.raw_path.partition("?")[0])
         self._authorize(http, user, target)
+        if service := self._service_behind(http):
+            if not is_available(service):
+                raise unavailable()
+            return await self._backends.proxy(http, user, service)
         if target is not None:
             return await self._api.handle(http, user, target)
-        return frontpage.answer(http, _NoOtherServers())
+        return frontpage.answer(http, self._aggregator)
+
+    def _service_behind(self, http: web.Request) -> Document | None:
+        parts = http.path.split("/")
+        return self._aggregator.service(parts[2], parts[3]) if parts[1] == "apis" and len(parts) > 3 else None
 
     def _authorize(self, http: web.Request, user: User, target: Target | None) -> None:
         attributes = _attributes(http, target)
@@ -154,12 +183,11 @@ class ApiServer:
         raise forbidden(target.resource, target.name, sentence)
 
 
-class _NoOtherServers:
-    def group_versions(self) -> list[tuple[str, str]]:
-        return []
-
-    def discovered(self) -> list[Document]:
-        return []
+def _refused(error: ApiError) -> web.Response:
+    response = json_response(error.status(), status=error.code)
+    if retry_after := error.details.get("retryAfterSeconds"):
+        response.headers["Retry-After"] = str(retry_after)
+    return response
 
 
 def _now() -> datetime:
