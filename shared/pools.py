@@ -30,6 +30,9 @@ from shared.workers import Task
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp")
+"""Celery's remote control works on Redis and RabbitMQ only."""
+
 
 def _seconds(value: object) -> object:
     """`90`, `"90s"`, `"1h30m"` to seconds."""
@@ -236,6 +239,14 @@ class Configuration(_Model):
 
     def in_namespace(self, namespace: str) -> tuple[Pool, ...]:
         return tuple(pool for pool in self.pools if pool.namespace == namespace)
+
+
+def broker_url_mistake(url: str) -> str | None:
+    """What is wrong with a broker's URL, without a word of it; None when it can be used."""
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme in BROKER_SCHEMES:
+        return None
+    return f"write the broker's URL beginning with one of {', '.join(f'{s}://' for s in BROKER_SCHEMES)}"
 
 
 def parse_configuration(text: str) -> Configuration:

@@ -1,0 +1,170 @@
+"""How a service runs: HTTPS for its work, plain HTTP for health and telemetry, and a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from shared.errors import CeleryHpaError, ConfigurationError
+from shared.settings import Settings
+from shared.tls import ClientCa, ReloadingTls
+
+log = logging.getLogger(__name__)
+
+KEEPALIVE_S = 120.0
+"""Longer than the 90 s after which Go's clients close idle connections: they close first, not we."""
+FINISH_S = 35.0
+"""How long requests may take to finish once we stop; kube-apiserver gives up at 34 s."""
+LONGEST_LINE = 1 << 20
+MOST_HEADERS = 4096
+"""Go allows a megabyte of headers; the front proxy sends one for each group of a user."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether the service can do its work, and what is amiss, one sentence each."""
+
+    is_ready: bool = True
+    details: tuple[str, ...] = ()
+
+
+HealthCheck = Callable[[], Health]
+
+
+async def serve(
+    app: web.Application,
+    *,
+    settings: Settings,
+    name: str,
+    registry: CollectorRegistry,
+    health: HealthCheck,
+    client_ca: ClientCa | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`; then take no more, finish what is in flight and close.
+
+    `app` gets /healthz, /livez and /readyz. Raises CertificateError and OSError (a port is taken).
+    """
+    if settings.tls_cert_file is None or settings.tls_private_key_file is None:
+        raise CeleryHpaError("There is no certificate to serve with.")
+    tls = ReloadingTls(
+        certificate_file=settings.tls_cert_file,
+        key_file=settings.tls_private_key_file,
+        client_ca=client_ca,
+    )
+    stopping = stop or asyncio.Event()
+    check = _unless(stopping, health)
+    app.add_routes(health_routes(check))
+    async with (
+        _listening(telemetry_app(registry, check), settings.host, settings.telemetry_port) as telemetry_port,
+        _listening(app, settings.host, settings.port, tls=tls) as port,
+    ):
+        with _stopped_by_signals(stopping):
+            print(
+                f"{name} serves https://{settings.host}:{port}, "
+                f"telemetry http://{settings.host}:{telemetry_port}.",
+                flush=True,
+            )
+            await stopping.wait()
+        log.info("%s stops: it takes no more requests and finishes those it has.", name)
+
+
+def health_routes(check: HealthCheck) -> list[web.RouteDef]:
+    """/healthz and /livez: the process answers. /readyz: it can do its work; 503 otherwise."""
+
+    async def alive(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def ready(_request: web.Request) -> web.Response:
+        health = check()
+        head = "ok" if health.is_ready else "not ready"
+        text = "".join(f"{line}\n" for line in (head, *health.details))
+        return web.Response(text=text, status=200 if health.is_ready else 503)
+
+    return [web.get("/healthz", alive), web.get("/livez", alive), web.get("/readyz", ready)]
+
+
+def telemetry_app(registry: CollectorRegistry, check: HealthCheck) -> web.Application:
+    """/metrics for Prometheus, and health for the kubelet, which has no certificate to show."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), *health_routes(check)])
+    return app
+
+
+def run(service: Coroutine[Any, Any, None]) -> int:
+    """Run a service to its end and return the exit code: 2 for mistakes in what it was told, 1 for others.
+
+    What goes wrong at start is a sentence on stderr, not a traceback.
+    """
+    try:
+        asyncio.run(service)
+    except ConfigurationError as error:
+        for mistake in error.mistakes:
+            print(mistake, file=sys.stderr)
+        return 2
+    except (CeleryHpaError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+@asynccontextmanager
+async def _listening(
+    app: web.Application, host: str, port: int, *, tls: ReloadingTls | None = None
+) -> AsyncIterator[int]:
+    """The port it listens on; at the end requests in flight finish and idle connections are closed."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=KEEPALIVE_S,
+        shutdown_timeout=FINISH_S,
+        max_line_size=LONGEST_LINE,
+        max_field_size=LONGEST_LINE,
+        max_headers=MOST_HEADERS,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, ssl_context=tls.context if tls else None)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@contextmanager
+def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def _unless(stopping: asyncio.Event, health: HealthCheck) -> HealthCheck:
+    """Not ready once we stop, so that no new connection is sent here."""
+
+    def check() -> Health:
+        if stopping.is_set():
+            return Health(is_ready=False, details=("The service is stopping.",))
+        return health()
+
+    return check
