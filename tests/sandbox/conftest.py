@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from deploy.sandbox.server import ApiServer, Certificates
+from deploy.sandbox.apiserver.server import ApiServer, Certificates
 from tests.sandbox.authority import Authority, KeyPair
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "kubernetes"

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from deploy.sandbox.endpoints import ServiceUnresolved, client_tls, resolve_service
+from deploy.sandbox.apiserver.endpoints import ServiceUnresolved, client_tls, resolve_service
+from deploy.sandbox.apiserver.store import ObjectStore
 from deploy.sandbox.resources import Document
-from deploy.sandbox.store import ObjectStore
 
 USER_AGENT = "kube-apiserver-admission"
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-from deploy.sandbox.authentication import User
-from deploy.sandbox.deletion import Remover
+from deploy.sandbox.apiserver.authentication import User
+from deploy.sandbox.apiserver.deletion import Remover
+from deploy.sandbox.apiserver.scale import scale_of, with_scale
+from deploy.sandbox.apiserver.store import Key, ObjectStore
+from deploy.sandbox.apiserver.strategy import new_object, uid_mismatch, updated_object
 from deploy.sandbox.errors import ApiError, already_exists, conflict, not_found
-from deploy.sandbox.objects import new_object, uid_mismatch, updated_object
 from deploy.sandbox.resources import NAMESPACES, Document, Resource
-from deploy.sandbox.scale import scale_of, with_scale
-from deploy.sandbox.store import Key, ObjectStore
 
 Operation = Literal["CREATE", "UPDATE", "DELETE"]
 

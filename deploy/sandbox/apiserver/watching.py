@@ -6,10 +6,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
+from deploy.sandbox.apiserver.selection import Selection
+from deploy.sandbox.apiserver.store import Change, ObjectStore
 from deploy.sandbox.errors import ApiError, bad_request
 from deploy.sandbox.resources import Document, Resource
-from deploy.sandbox.selection import Selection
-from deploy.sandbox.store import Change, ObjectStore
 
 DEFAULT_TIMEOUT_S = 1800.0
 BOOKMARK_INTERVAL_S = 60.0

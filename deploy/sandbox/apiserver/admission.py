@@ -6,12 +6,12 @@ import time
 import uuid
 from collections.abc import Iterator
 
+from deploy.sandbox.apiserver.store import Key, ObjectStore
+from deploy.sandbox.apiserver.webhook_rules import conditions_hold, covers, selects_namespace, selects_object
+from deploy.sandbox.apiserver.webhooks import Answer, WebhookClient, WebhookFailed
+from deploy.sandbox.apiserver.writing import Operation, Write
 from deploy.sandbox.errors import ApiError, internal, request_timeout
 from deploy.sandbox.resources import NAMESPACES, WEBHOOK_CONFIGURATIONS, Document
-from deploy.sandbox.store import Key, ObjectStore
-from deploy.sandbox.webhook_rules import conditions_hold, covers, selects_namespace, selects_object
-from deploy.sandbox.webhooks import Answer, WebhookClient, WebhookFailed
-from deploy.sandbox.writing import Operation, Write
 
 log = logging.getLogger(__name__)
 

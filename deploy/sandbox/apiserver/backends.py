@@ -11,11 +11,11 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from deploy.sandbox.authentication import MASTERS, User
-from deploy.sandbox.endpoints import Endpoint, client_tls, resolve_service
+from deploy.sandbox.apiserver.authentication import MASTERS, User
+from deploy.sandbox.apiserver.endpoints import Endpoint, client_tls, resolve_service
+from deploy.sandbox.apiserver.store import ObjectStore
 from deploy.sandbox.errors import unavailable
 from deploy.sandbox.resources import Document
-from deploy.sandbox.store import ObjectStore
 
 AGGREGATOR = User(name="system:kube-aggregator", groups=(MASTERS,))
 REQUEST_TIMEOUT_S = 34.0

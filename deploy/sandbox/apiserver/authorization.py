@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from deploy.sandbox.authentication import AUTHENTICATED, MASTERS, User
+from deploy.sandbox.apiserver.authentication import AUTHENTICATED, MASTERS, User
 
 PUBLIC_PATHS = ("/healthz", "/livez", "/readyz", "/version")
 

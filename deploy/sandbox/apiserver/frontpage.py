@@ -4,10 +4,10 @@ from typing import Protocol
 
 from aiohttp import web
 
-from deploy.sandbox import discovery, openapi
+from deploy.sandbox.apiserver import discovery, openapi
+from deploy.sandbox.apiserver.responses import json_response
 from deploy.sandbox.errors import unknown_path
 from deploy.sandbox.resources import Document
-from deploy.sandbox.responses import json_response
 
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from deploy.sandbox.apiserver.store import Key, ObjectStore, owner_uids
 from deploy.sandbox.objects import timestamp
 from deploy.sandbox.resources import NAMESPACES, PODS, RESOURCES, Document
-from deploy.sandbox.store import Key, ObjectStore, owner_uids
 
 
 class Remover:

@@ -10,8 +10,17 @@ from typing import Any
 
 from aiohttp import web
 
-from deploy.sandbox.authentication import Tokens, User
-from deploy.sandbox.authorization import Authorizer
+from deploy.sandbox.apiserver.authentication import Tokens, User
+from deploy.sandbox.apiserver.authorization import Authorizer
+from deploy.sandbox.apiserver.patches import apply_patch
+from deploy.sandbox.apiserver.request_paths import Target
+from deploy.sandbox.apiserver.responses import json_response
+from deploy.sandbox.apiserver.reviews import answer_review
+from deploy.sandbox.apiserver.scale import scale_of
+from deploy.sandbox.apiserver.selection import parse_selection
+from deploy.sandbox.apiserver.store import Key, ObjectStore
+from deploy.sandbox.apiserver.watching import events, parse_watch
+from deploy.sandbox.apiserver.writing import Write, Writer
 from deploy.sandbox.errors import (
     ApiError,
     bad_request,
@@ -21,16 +30,7 @@ from deploy.sandbox.errors import (
     unknown_path,
     unsupported_media_type,
 )
-from deploy.sandbox.patches import apply_patch
-from deploy.sandbox.request_paths import Target
 from deploy.sandbox.resources import PODS, Document, Resource
-from deploy.sandbox.responses import json_response
-from deploy.sandbox.reviews import answer_review
-from deploy.sandbox.scale import scale_of
-from deploy.sandbox.selection import parse_selection
-from deploy.sandbox.store import Key, ObjectStore
-from deploy.sandbox.watching import events, parse_watch
-from deploy.sandbox.writing import Write, Writer
 
 REQUEST_TIMEOUT_S = 34.0
 JSON_BODIES = ("", "application/json", "application/octet-stream", "text/plain")

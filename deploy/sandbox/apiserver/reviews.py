@@ -1,7 +1,7 @@
 """The reviews that are answered and not stored: may this user do that, and whose token is this."""
 
-from deploy.sandbox.authentication import AUDIENCE, Tokens, User
-from deploy.sandbox.authorization import Attributes, Authorizer
+from deploy.sandbox.apiserver.authentication import AUDIENCE, Tokens, User
+from deploy.sandbox.apiserver.authorization import Attributes, Authorizer
 from deploy.sandbox.errors import invalid
 from deploy.sandbox.resources import (
     ACCESS_REVIEWS,

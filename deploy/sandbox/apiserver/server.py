@@ -13,21 +13,21 @@ from typing import Self
 
 from aiohttp import web
 
-from deploy.sandbox import frontpage
-from deploy.sandbox.admission import ValidatingAdmission
-from deploy.sandbox.aggregation import Aggregator, is_available
-from deploy.sandbox.api import Api, AuditEvent, verb_of
-from deploy.sandbox.authentication import Tokens, User, authenticate
-from deploy.sandbox.authorization import AllowKnownUsers, Attributes, Authorizer, refusal
-from deploy.sandbox.backends import Backends
+from deploy.sandbox.apiserver import frontpage
+from deploy.sandbox.apiserver.admission import ValidatingAdmission
+from deploy.sandbox.apiserver.aggregation import Aggregator, is_available
+from deploy.sandbox.apiserver.api import Api, AuditEvent, verb_of
+from deploy.sandbox.apiserver.authentication import Tokens, User, authenticate
+from deploy.sandbox.apiserver.authorization import AllowKnownUsers, Attributes, Authorizer, refusal
+from deploy.sandbox.apiserver.backends import Backends
+from deploy.sandbox.apiserver.request_paths import Target, parse_path
+from deploy.sandbox.apiserver.responses import json_response
+from deploy.sandbox.apiserver.store import Key, ObjectStore
+from deploy.sandbox.apiserver.strategy import new_object
+from deploy.sandbox.apiserver.webhooks import WebhookClient
+from deploy.sandbox.apiserver.writing import Writer
 from deploy.sandbox.errors import ApiError, forbidden, internal, unavailable
-from deploy.sandbox.objects import new_object
-from deploy.sandbox.request_paths import Target, parse_path
 from deploy.sandbox.resources import CONFIGMAPS, NAMESPACES, Document, Resource
-from deploy.sandbox.responses import json_response
-from deploy.sandbox.store import Key, ObjectStore
-from deploy.sandbox.webhooks import WebhookClient
-from deploy.sandbox.writing import Writer
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from datetime import datetime
 import aiohttp
 from multidict import CIMultiDict
 
-from deploy.sandbox.authentication import User
-from deploy.sandbox.backends import AGGREGATOR, Backends, identity
-from deploy.sandbox.discovery import ACCEPT_AGGREGATED
+from deploy.sandbox.apiserver.authentication import User
+from deploy.sandbox.apiserver.backends import AGGREGATOR, Backends, identity
+from deploy.sandbox.apiserver.discovery import ACCEPT_AGGREGATED
+from deploy.sandbox.apiserver.store import Change, Key, ObjectStore
 from deploy.sandbox.objects import timestamp
 from deploy.sandbox.resources import API_SERVICES, Document
-from deploy.sandbox.store import Change, Key, ObjectStore
 
 CHECK_INTERVAL_S = 30.0
 DISCOVERY_INTERVAL_S = 60.0

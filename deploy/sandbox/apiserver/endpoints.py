@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from deploy.sandbox.apiserver.store import Key, ObjectStore
 from deploy.sandbox.resources import SERVICES, Document
-from deploy.sandbox.store import Key, ObjectStore
 
 
 class ServiceUnresolved(LookupError):

@@ -1,0 +1,1 @@
+"""The emulated kube-apiserver: objects, admission, aggregation and what kubectl needs."""
