@@ -14,7 +14,6 @@ from shared.celery_control import CeleryControl
 from shared.pools import Pool
 from shared.workers import Fleet
 
-
 _SALT = secrets.token_bytes(16)
 
 
