@@ -52,6 +52,12 @@ class KeyPair:
             raise CertificateError("the private key is no elliptic curve key, as those made here are")
         return key
 
+    def checked(self) -> KeyPair:
+        """Itself; raises CertificateError when its parts cannot be read or do not belong together."""
+        if self.certificate.public_key() != self.key.public_key():
+            raise CertificateError("the private key is not that of the certificate")
+        return self
+
     def lasts_until(self) -> datetime:
         """The end of its validity."""
         return self.certificate.not_valid_after_utc
@@ -126,9 +132,7 @@ def load_key_pair(*, certificate_file: Path, key_file: Path) -> KeyPair:
         pair = KeyPair(certificate_pem=certificate_file.read_bytes(), key_pem=key_file.read_bytes())
     except OSError as error:
         raise CertificateError(f"{error.filename} cannot be read: {error.strerror}") from error
-    if pair.certificate.public_key() != pair.key.public_key():
-        raise CertificateError(f"{key_file} is not the key of {certificate_file}")
-    return pair
+    return pair.checked()
 
 
 def _builder(

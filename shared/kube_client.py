@@ -176,11 +176,9 @@ class KubeClient:
         """The data of a Secret."""
         return secret_from(await self._json("GET", secrets_path(namespace, name)))
 
-    async def create_secret(
-        self, *, namespace: str, name: str, data: Mapping[str, bytes], type: str = "Opaque"
-    ) -> Secret:
+    async def create_secret(self, *, namespace: str, name: str, data: Mapping[str, bytes]) -> Secret:
         """Raises Conflict when it exists."""
-        body = secret_document(namespace, name, data) | {"type": type}
+        body = secret_document(namespace, name, data)
         return secret_from(await self._json("POST", secrets_path(namespace), body=body))
 
     async def replace_secret(
@@ -201,14 +199,17 @@ class KubeClient:
         """Make the API server trust this CA (PEM) for every webhook of a ValidatingWebhookConfiguration."""
         path = f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{quoted(name)}"
         document = await self._json("GET", path)
+        ca = base64_text(ca_bundle)
         operations = [
-            {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": base64_text(ca_bundle)}
-            for index, _ in enumerate(document.get("webhooks") or ())
+            {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": ca}
+            for index, webhook in enumerate(document.get("webhooks") or ())
+            if webhook["clientConfig"].get("caBundle") != ca
         ]
-        # The indexes hold for this version only.
-        version = document["metadata"]["resourceVersion"]
-        test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
-        await self._json("PATCH", path, body=[test, *operations], content_type=JSON_PATCH)
+        if operations:
+            # The indexes hold for this version only.
+            version = document["metadata"]["resourceVersion"]
+            test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+            await self._json("PATCH", path, body=[test, *operations], content_type=JSON_PATCH)
 
     # Lists and watches
 

@@ -277,9 +277,7 @@ class FakeCluster:
             raise NotFound(f'secrets "{name}" not found', status=404)
         return self.secrets[namespace, name]
 
-    async def create_secret(
-        self, *, namespace: str, name: str, data: Mapping[str, bytes], type: str
-    ) -> Secret:
+    async def create_secret(self, *, namespace: str, name: str, data: Mapping[str, bytes]) -> Secret:
         await self._enter("create_secret", namespace=namespace, name=name)
         if (namespace, name) in self.secrets:
             raise Conflict(f'secrets "{name}" already exists', status=409)
