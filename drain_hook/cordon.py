@@ -65,6 +65,10 @@ class Pace:
     patches_at_once: int = 32
     """PATCH requests in flight."""
 
+    def confirm_within_s(self, *, is_green: bool) -> float:
+        """For a cancel to take effect, with green workers among those who got it or without."""
+        return self.confirm_green_s if is_green else self.confirm_s
+
 
 class Cordon:
     """The writes of a round, or of the reconciler, on one pool."""

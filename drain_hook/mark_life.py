@@ -1,4 +1,4 @@
-"""How long a mark lives: decided from the mark and the live objects alone, with no memory of rounds. Pure.
+"""What a mark says, and how long it lives: from the mark and the live objects alone. Pure.
 
 A mark stays while its pod goes away, while Kubernetes has pods left to delete for a scale-down that was let
 through, and while a refused round is still being asked for. In every other case it is taken back.
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from enum import StrEnum
 
+from drain_hook.admission import ScaleDown
+from drain_hook.plans import DrainPlan, Victim
 from shared.marks import Mark
-from shared.pods import Pod, ReplicaSet, WorkloadState
+from shared.pods import Pod, ReplicaSet, Workload, WorkloadState
 
 
 class Ending(StrEnum):
@@ -26,6 +28,27 @@ class Ending(StrEnum):
     """The scale-down is done and Kubernetes deleted another pod in place of this one."""
     FORGOTTEN = "Forgotten"
     """Refused, and no review has asked for it again in time."""
+
+
+def record_of(
+    victim: Victim, plan: DrainPlan, *, scale_down: ScaleDown, workload: Workload, now: float
+) -> Mark:
+    """The record to write on a victim; what an earlier round wrote there is carried on."""
+    pod, earlier = victim.pod, victim.pod.mark
+    is_cost_ours = earlier is not None and pod.cost_annotation == str(earlier.cost)
+    return Mark(
+        round=plan.round,
+        workload_uid=workload.uid,
+        pod_uid=pod.uid,
+        from_replicas=scale_down.from_replicas,
+        to_replicas=scale_down.to_replicas,
+        generation=workload.generation,
+        since=earlier.since if earlier else plan.since,
+        asked_at=now,
+        queues=victim.queues,
+        cost=victim.cost,
+        foreign_cost=earlier.foreign_cost if earlier and is_cost_ours else pod.cost_annotation,
+    )
 
 
 def ending_of(pod: Pod, state: WorkloadState, *, now: float, ttl_s: float) -> Ending | None:

@@ -73,7 +73,6 @@ _CAUSES: dict[type[CeleryHpaError], tuple[str, str]] = {
     BrokerUnavailable: ("BrokerUnavailable", "its workers cannot be asked or told anything."),
     Forbidden: ("KubernetesUnavailable", "the Kubernetes API refuses this hook a permission."),
     KubernetesError: ("KubernetesUnavailable", "the Kubernetes API does not do what it is asked for."),
-    OutOfTime: ("OutOfTime", "the time of this review is used up."),
     CeleryHpaError: ("Failed", "an internal error came up."),
 }
 

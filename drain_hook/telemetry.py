@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from drain_hook.admission import Verdict
+from shared.pools import Pool
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -69,25 +70,25 @@ class Telemetry:
             "drain_hook_reconciler_is_leader", "1 where the reconciler acts.", registry=registry
         )
 
-    def verdict(self, pool: str, namespace: str, verdict: Verdict, *, seconds: float) -> None:
+    def verdict(self, pool: Pool, verdict: Verdict, *, seconds: float) -> None:
         allowed = str(verdict.allowed).lower()
-        self._verdicts.labels(pool, namespace, allowed, verdict.reason).inc()
+        self._verdicts.labels(pool.name, pool.namespace, allowed, verdict.reason).inc()
         self._round_seconds.labels(allowed).observe(seconds)
 
-    def marked(self, pool: str, namespace: str, pods: int) -> None:
-        self._marks.labels(pool, namespace).inc(pods)
+    def marked(self, pool: Pool, pods: int) -> None:
+        self._marks.labels(pool.name, pool.namespace).inc(pods)
 
-    def released(self, pool: str, namespace: str, reason: str, pods: int = 1) -> None:
-        self._releases.labels(pool, namespace, reason).inc(pods)
+    def released(self, pool: Pool, reason: str, pods: int = 1) -> None:
+        self._releases.labels(pool.name, pool.namespace, reason).inc(pods)
 
-    def healed(self, pool: str, namespace: str, command: str, workers: int) -> None:
-        self._heals.labels(pool, namespace, command).inc(workers)
+    def healed(self, pool: Pool, command: str, workers: int) -> None:
+        self._heals.labels(pool.name, pool.namespace, command).inc(workers)
 
-    def mispredicted(self, pool: str, namespace: str, pods: int) -> None:
-        self._mispredicted.labels(pool, namespace).inc(pods)
+    def mispredicted(self, pool: Pool, pods: int) -> None:
+        self._mispredicted.labels(pool.name, pool.namespace).inc(pods)
 
-    def marked_now(self, pool: str, namespace: str, pods: int) -> None:
-        self._marked_pods.labels(pool, namespace).set(pods)
+    def marked_now(self, pool: Pool, pods: int) -> None:
+        self._marked_pods.labels(pool.name, pool.namespace).set(pods)
 
     def leads(self, is_leader: bool) -> None:
         self._is_leader.set(is_leader)

@@ -77,6 +77,10 @@ class WarmFleet:
         workers = {node: s.worker for node, s in seen.items() if s is not None and s.worker is not None}
         return Fleet(workers=workers, silent=frozenset(nodes) - workers.keys())
 
+    def now(self) -> float:
+        """The clock of `asked_at`."""
+        return self._clock()
+
     def sighting(self, pool: Pool, node: str) -> Sighting | None:
         """The last answer or silence of a worker; None when it was never asked."""
         return self._sightings.get(pool.key, {}).get(node)

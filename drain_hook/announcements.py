@@ -1,0 +1,147 @@
+"""What the hook tells people: one log line for each verdict, Events on the workload, figures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from drain_hook.admission import ScaleDown, Verdict
+from drain_hook.plans import DrainPlan
+from drain_hook.telemetry import Telemetry
+from shared.errors import KubernetesError
+from shared.pods import Workload
+from shared.pools import Pool
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "celery-hpa-drain-hook"
+MOST_REMEMBERED = 1000
+"""Refusals remembered so that the HPA's next try does not say the same again."""
+
+
+class EventWriter(Protocol):
+    async def create_event(
+        self, *, involved: Workload, reason: str, message: str, component: str, type: str = "Normal"
+    ) -> None: ...
+
+
+class Announcer:
+    """Says each thing once; Events are written in the background, for nobody waits for them."""
+
+    def __init__(self, events: EventWriter, telemetry: Telemetry) -> None:
+        self._events = events
+        self._telemetry = telemetry
+        self._refusals: dict[tuple[str, str], str] = {}
+        """Last refusal by namespace and workload, until it is let through."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def verdict(
+        self,
+        verdict: Verdict,
+        *,
+        scale_down: ScaleDown,
+        pool: Pool,
+        workload: Workload | None,
+        plan: DrainPlan | None,
+        phases: dict[str, float],
+        seconds: float,
+    ) -> None:
+        """Once for each answer to a review of one of our workloads."""
+        self._telemetry.verdict(pool, verdict, seconds=seconds)
+        log.info(
+            "Scale-down of %s %s/%s from %d to %d replicas %s (%s) after %.3f s: %s",
+            scale_down.kind,
+            scale_down.namespace,
+            scale_down.name,
+            scale_down.from_replicas,
+            scale_down.to_replicas,
+            "allowed" if verdict.allowed else "refused",
+            verdict.reason,
+            seconds,
+            verdict.message,
+            extra=_fields(
+                verdict, scale_down=scale_down, pool=pool, plan=plan, phases=phases, seconds=seconds
+            ),
+        )
+        if workload is not None and not scale_down.is_dry_run and self._is_news(verdict, scale_down):
+            reason = "ScaleDownDrained" if verdict.allowed else "ScaleDownRefused"
+            self._event(workload, reason, verdict.message, type="Normal" if verdict.allowed else "Warning")
+
+    def released(self, workload: Workload, pods: list[str], why: str) -> None:
+        """Pods that the reconciler gave back, and why in a sentence."""
+        message = f"{', '.join(pods)} given back: {why}"
+        log.info("%s of %s/%s %s", workload.kind, workload.namespace, workload.name, message)
+        self._event(workload, "DrainReleased", message, type="Normal")
+
+    async def close(self) -> None:
+        """Wait for Events that are on their way."""
+        await asyncio.gather(*self._tasks)
+
+    def _is_news(self, verdict: Verdict, scale_down: ScaleDown) -> bool:
+        """The HPA asks for the same every 15 s while it is refused; each time with other running times."""
+        workload = (scale_down.namespace, scale_down.name)
+        was = self._refusals.pop(workload, None)
+        if verdict.allowed:
+            return True
+        now = f"{scale_down.from_replicas}>{scale_down.to_replicas} {verdict.reason}"
+        self._refusals[workload] = now
+        if len(self._refusals) > MOST_REMEMBERED:
+            self._refusals.pop(next(iter(self._refusals)))
+        return now != was
+
+    def _event(self, workload: Workload, reason: str, message: str, *, type: str) -> None:
+        self._start(
+            self._events.create_event(
+                involved=workload, reason=reason, message=message, component=COMPONENT, type=type
+            )
+        )
+
+    def _start(self, writing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_or_tell(writing))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _or_tell(writing: Coroutine[Any, Any, None]) -> None:
+    try:
+        await writing
+    except KubernetesError as error:
+        log.warning("An Event could not be written: %s", error)
+
+
+def _fields(
+    verdict: Verdict,
+    *,
+    scale_down: ScaleDown,
+    pool: Pool,
+    plan: DrainPlan | None,
+    phases: dict[str, float],
+    seconds: float,
+) -> dict[str, object]:
+    """The plan as fields of the log line; task names are in the message, arguments nowhere."""
+    fields: dict[str, object] = {
+        "allowed": verdict.allowed,
+        "reason": verdict.reason,
+        "namespace": scale_down.namespace,
+        "workload": scale_down.name,
+        "pool": pool.name,
+        "from_replicas": scale_down.from_replicas,
+        "to_replicas": scale_down.to_replicas,
+        "user": scale_down.username,
+        "dry_run": scale_down.is_dry_run,
+        "seconds": round(seconds, 4),
+        "phases": {name: round(spent, 4) for name, spent in phases.items()},
+    }
+    if plan is not None:
+        fields |= {
+            "round": plan.round,
+            "victims": [victim.pod.name for victim in plan.victims],
+            "forced": [victim.pod.name for victim in plan.victims if victim.is_forced],
+            "busy": [victim.pod.name for victim in plan.busy],
+            "silent": list(plan.silent),
+            "protected": list(plan.protected),
+            "unused": [pod.name for pod in plan.releases],
+        }
+    return fields

@@ -1,0 +1,157 @@
+"""From a review to its verdict: early exits, one round at a time for each workload, an answer in time.
+
+A round runs on its own, beside the request that asked for it. So a client that hangs up, or a deadline that
+passes, never stops a round half-way: it goes on to the next safe point, and takes back what it did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from drain_hook.admission import Review, ScaleDown, Verdict, early_verdict
+from drain_hook.announcements import Announcer
+from drain_hook.refusals import OutOfTime, failed, full, locked, out_of_time, unavailable
+from drain_hook.round_locks import RoundLocks, WorkloadLocked
+from drain_hook.rounds import Round, Surroundings
+from shared.errors import BrokerUnavailable, CeleryHpaError, KubernetesError
+from shared.leases import Lease
+from shared.pools import Configuration, Pool
+
+log = logging.getLogger(__name__)
+
+MOST_ROUNDS = 16
+"""Rounds in flight; beyond that reviews are refused at once."""
+LOCK_WAIT_S = 2.0
+"""For the round before, which may just be ending; the HPA and kubectl should not meet often."""
+MARKS_STAY = frozenset({"Busy", "Unsettled"})
+"""Refusals after which draining goes on, so that the next review finds the victims idle."""
+
+
+class Drainer:
+    """Answers reviews; `close` waits for rounds that still tidy up."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        *,
+        configuration: Callable[[], Configuration],
+        locks: RoundLocks,
+        announcer: Announcer,
+        most_rounds: int = MOST_ROUNDS,
+    ) -> None:
+        self._around = around
+        self._configuration = configuration
+        self._locks = locks
+        self._announcer = announcer
+        self._most_rounds = most_rounds
+        self._rounds: set[asyncio.Task[None]] = set()
+
+    async def review(self, review: Review, *, deadline: float) -> Verdict:
+        """The verdict, at `deadline` (by the event loop's clock) at the latest; raises nothing."""
+        scale_down, configuration = review.scale_down, self._configuration()
+        pool = None if scale_down is None else _pool_of(scale_down, configuration)
+        if verdict := early_verdict(review, pool=pool):
+            log.debug("Review %s passes: %s", review.uid, verdict.message)
+            return verdict
+        assert scale_down is not None, "early_verdict() lets nothing else through"
+        assert pool is not None, "early_verdict() lets nothing else through"
+        if len(self._rounds) >= self._most_rounds:
+            return full(self._most_rounds)
+        return await self._answer(scale_down, pool, ttl_s=configuration.round_ttl, deadline=deadline)
+
+    async def close(self) -> None:
+        """Wait until every round has ended."""
+        while self._rounds:
+            await asyncio.wait(self._rounds)
+
+    async def _answer(self, scale_down: ScaleDown, pool: Pool, *, ttl_s: float, deadline: float) -> Verdict:
+        """Start a round, and wait for its verdict as long as there is time."""
+        started, loop = time.monotonic(), asyncio.get_running_loop()
+        answer: asyncio.Future[Verdict] = loop.create_future()
+        reserve_s = (deadline - loop.time()) / 20
+        round_ = Round(scale_down, pool, self._around, ttl_s=ttl_s, deadline=deadline - reserve_s)
+        self._start(round_, answer)
+        await asyncio.wait({answer}, timeout=max(0.0, deadline - loop.time()))
+        _give(answer, out_of_time(scale_down))
+        self._announcer.verdict(
+            answer.result(),
+            scale_down=scale_down,
+            pool=pool,
+            workload=round_.workload,
+            plan=round_.plan,
+            phases=round_.seconds,
+            seconds=time.monotonic() - started,
+        )
+        return answer.result()
+
+    def _start(self, round_: Round, answer: asyncio.Future[Verdict]) -> None:
+        task = asyncio.create_task(self._conduct(round_, answer))
+        self._rounds.add(task)
+        task.add_done_callback(self._rounds.discard)
+
+    async def _conduct(self, round_: Round, answer: asyncio.Future[Verdict]) -> None:
+        """A round to its end, which comes after the answer when there is something to undo."""
+        with self._around.telemetry.round():
+            try:
+                await self._take_turn(round_, answer)
+            except WorkloadLocked as error:
+                _give(answer, locked(round_.scale_down, str(error)))
+            except Exception as error:
+                _give(answer, _refusal(round_.scale_down, error))
+
+    async def _take_turn(self, round_: Round, answer: asyncio.Future[Verdict]) -> None:
+        if verdict := await round_.check():
+            _give(answer, verdict)
+        elif round_.scale_down.is_dry_run:
+            _give(answer, await round_.rehearse())
+        else:
+            async with self._locks.hold(
+                round_.pool, wait_s=min(LOCK_WAIT_S, round_.seconds_left / 2)
+            ) as lease:
+                verdict = await _verdict(round_, lease)
+                is_in_time = _give(answer, verdict)
+                await _tidy_up(round_, lease, keeps_marks=is_in_time and _keeps_marks(verdict))
+
+
+async def _verdict(round_: Round, lease: Lease) -> Verdict:
+    try:
+        return await round_.prepare(lease)
+    except Exception as error:
+        return _refusal(round_.scale_down, error)
+
+
+async def _tidy_up(round_: Round, lease: Lease, *, keeps_marks: bool) -> None:
+    """What cannot be done now is left to the reconciler: the pods say what there is to do."""
+    try:
+        if round_.has_leftovers(keeps_marks=keeps_marks) and await lease.renew():
+            await (round_.release_unused() if keeps_marks else round_.take_back())
+    except (BrokerUnavailable, KubernetesError) as error:
+        log.warning("A round was not tidied up, the reconciler will do it: %s", error)
+
+
+def _pool_of(scale_down: ScaleDown, configuration: Configuration) -> Pool | None:
+    return configuration.pool_of(kind=scale_down.kind, namespace=scale_down.namespace, name=scale_down.name)
+
+
+def _keeps_marks(verdict: Verdict) -> bool:
+    return verdict.allowed or verdict.reason in MARKS_STAY
+
+
+def _refusal(scale_down: ScaleDown, error: Exception) -> Verdict:
+    if isinstance(error, OutOfTime):
+        return out_of_time(scale_down)
+    if isinstance(error, CeleryHpaError):
+        return unavailable(scale_down, error)
+    log.error("A round failed", exc_info=error)
+    return failed(scale_down)
+
+
+def _give(answer: asyncio.Future[Verdict], verdict: Verdict) -> bool:
+    """Answer, unless somebody has; whether this is the answer."""
+    if answer.done():
+        return False
+    answer.set_result(verdict)
+    return True

@@ -1,0 +1,104 @@
+"""What a round knows: the workload with its pods, and what their workers said last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from typing import Protocol
+
+from drain_hook.warm_fleet import WarmFleet, WorkloadStates, answering_nodes
+from shared.errors import NotFound
+from shared.pods import Pod, Workload, WorkloadState
+from shared.pools import Pool
+from shared.workers import Fleet
+
+TRUSTED_CACHE_S = 2.0
+"""A watch that has been cut for longer is not planned on."""
+
+
+class Cluster(Protocol):
+    async def workload(self, *, kind: str, namespace: str, name: str) -> Workload: ...
+
+    async def workload_state(self, *, kind: str, namespace: str, name: str) -> WorkloadState: ...
+
+
+class Picture:
+    """The workload as it is now, the rest from memory as far as that can be trusted; then kept up to date."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        cluster: Cluster,
+        cache: WorkloadStates,
+        warm: WarmFleet,
+        clock: Callable[[], float],
+    ) -> None:
+        self.state: WorkloadState | None = None
+        """None before the first look, and when there is no such workload."""
+        self.fleet = Fleet()
+        self._pool = pool
+        self._name = {"kind": pool.workload.kind, "namespace": pool.namespace, "name": pool.workload.name}
+        self._cluster = cluster
+        self._cache = cache
+        self._warm = warm
+        self._clock = clock
+
+    @property
+    def known(self) -> WorkloadState:
+        """The state, after a look that found one."""
+        assert self.state is not None, "look() found no workload, or was not called"
+        return self.state
+
+    async def look(self) -> Workload | None:
+        """The workload as it is now, None when there is none. Raises KubernetesError."""
+        try:
+            workload = await self._cluster.workload(**self._name)
+        except NotFound:
+            self.state = None
+            return None
+        self.state = replace(self.state or WorkloadState(workload=workload), workload=workload)
+        return workload
+
+    async def complete(self, *, timeout_s: float) -> None:
+        """Pods and workers, after a look. Raises KubernetesError and BrokerUnavailable."""
+        cached = self._cache.state(**self._name)
+        if cached is not None and self._is_current(cached):
+            self.state = replace(cached, workload=self.known.workload)
+        else:
+            self.state = await self._cluster.workload_state(**self._name)
+        nodes = answering_nodes(self.state.pods, self._pool)
+        self.fleet = await self._warm.of(self._pool, nodes, timeout_s=timeout_s)
+
+    def queues_of(self, node: str) -> frozenset[str]:
+        """What a worker said it consumes; nothing when it is silent."""
+        worker = self.fleet.workers.get(node)
+        return worker.queues if worker else frozenset()
+
+    def asking(self) -> float:
+        """The moment before a question leaves, for `learn`."""
+        return self._warm.now()
+
+    def learn(self, fleet: Fleet, *, asked_at: float) -> None:
+        """Newer answers replace older ones, and so does newer silence."""
+        kept = {node: worker for node, worker in self.fleet.workers.items() if node not in fleet.silent}
+        silent = (self.fleet.silent | fleet.silent).difference(fleet.workers)
+        self.fleet = Fleet(workers={**kept, **fleet.workers}, silent=silent)
+        # Here a worker that did not obey is as good as silent; for everybody else it is not.
+        self._warm.learn(self._pool, Fleet(workers=fleet.workers), asked_at=asked_at)
+
+    def see(self, pods: Iterable[Pod], *, gone: Collection[str] = ()) -> None:
+        """Pods as they are after a write, and the uids of those that were not there any more."""
+        newer = {pod.uid: pod for pod in pods}
+        pods_now = tuple(newer.get(pod.uid, pod) for pod in self.known.pods if pod.uid not in gone)
+        self.state = replace(self.known, pods=pods_now)
+
+    def _is_current(self, cached: WorkloadState) -> bool:
+        """Whether the cache has caught up with the workload, which was read live."""
+        workload = self.known.workload
+        return (
+            cached.workload.uid == workload.uid
+            and cached.as_of >= self._clock() - TRUSTED_CACHE_S
+            and workload.observed_generation == workload.generation
+            and sum(pod.is_active for pod in cached.pods) == workload.status_replicas
+        )

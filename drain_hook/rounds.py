@@ -1,0 +1,301 @@
+"""One review of a scale-down, step by step: gather, plan, mark, cancel, look again, hold, decide, tidy up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from drain_hook import picture
+from drain_hook.admission import ScaleDown, Verdict, check_claim
+from drain_hook.cordon import Cordon, Pace, PodWriter, Workers
+from drain_hook.mark_life import record_of
+from drain_hook.picture import Picture
+from drain_hook.planner import decide, decide_dry_run, plan_drain
+from drain_hook.plans import DrainPlan, Victim
+from drain_hook.refusals import OutOfTime, lost_lock, unsettled
+from drain_hook.telemetry import Telemetry
+from drain_hook.warm_fleet import WarmFleet, WorkloadStates
+from shared.leases import Lease
+from shared.marks import Mark
+from shared.pods import Pod, Workload
+from shared.pools import Pool
+
+MOST_PLANS = 4
+"""A plan is made anew when a worker took a task while it was being drained; so often at most."""
+INSPECT_S = 1.0
+"""For an answer about tasks; a silent worker costs all of it."""
+GIVE_BACK_S = 4.0
+"""For a worker to consume again; those that need longer are left to the reconciler."""
+
+
+class Cluster(picture.Cluster, PodWriter, Protocol):
+    """What a round reads and writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all rounds share."""
+
+    cluster: Cluster
+    cache: WorkloadStates
+    warm: WarmFleet
+    workers: Callable[[Pool], Workers]
+    telemetry: Telemetry
+    pace: Pace
+    clock: Callable[[], float]
+    """Seconds since the epoch."""
+
+
+class Round:
+    """A scale-down being prepared; `deadline` is by the event loop's clock."""
+
+    def __init__(
+        self, scale_down: ScaleDown, pool: Pool, around: Surroundings, *, ttl_s: float, deadline: float
+    ) -> None:
+        self.scale_down = scale_down
+        self.pool = pool
+        self.plan: DrainPlan | None = None
+        """The last plan that was made."""
+        self.seconds: dict[str, float] = {}
+        """Spent in each phase."""
+        self._around = around
+        self._workers = around.workers(pool)
+        self._cordon = Cordon(pool, cluster=around.cluster, workers=self._workers, pace=around.pace)
+        self._ttl_s = ttl_s
+        self._deadline = deadline
+        self._picture = Picture(
+            pool, cluster=around.cluster, cache=around.cache, warm=around.warm, clock=around.clock
+        )
+        self._cordoned: dict[str, int] = {}
+        """Cost by pod uid, of the victims that this round has marked and cancelled, or found so."""
+        self._newly_marked: dict[str, Pod] = {}
+        """By uid, those that had no mark before; also when the PATCH failed, for it may have taken effect."""
+
+    # The steps, in order.
+
+    async def check(self) -> Verdict | None:
+        """The verdict if the live workload is not what the review claims, or draining is bypassed for it."""
+        return check_claim(self.scale_down, await self._picture.look())
+
+    async def rehearse(self) -> Verdict:
+        """The answer to a dry run: what would happen now, with nothing touched."""
+        if verdict := await self._gather():
+            return verdict
+        plan = self._make_plan()
+        return decide_dry_run(plan, scale_down=self.scale_down, pool=self.pool, now=self._now())
+
+    async def prepare(self, lease: Lease) -> Verdict:
+        """Drain the victims and decide. Raises BrokerUnavailable, KubernetesError and OutOfTime."""
+        if verdict := await self._gather():
+            return verdict
+        plan = self._make_plan()
+        for _ in range(MOST_PLANS):
+            if plan.refusal is not None:
+                return self._decide(plan)
+            await self._drain(plan)
+            drained, plan = plan, self._make_plan()
+            if _targets(plan) == _targets(drained):
+                return await self._conclude(plan, lease)
+        return self._decide(plan) if plan.refusal is not None else unsettled(self.scale_down)
+
+    async def release_unused(self) -> None:
+        """Give back marked pods that the plan does not use. Raises BrokerUnavailable and KubernetesError."""
+        await self._release(self._unused(), reason="Unused")
+
+    async def take_back(self) -> None:
+        """Undo what this round did, unless the workload shows that it was applied after all. Raises too."""
+        if self._newly_marked and not await self._was_applied():
+            await self._release(tuple(self._newly_marked.values()), reason="TakenBack")
+
+    def has_leftovers(self, *, keeps_marks: bool) -> bool:
+        """Whether there is something to release, or to take back."""
+        return bool(self._unused() if keeps_marks else self._newly_marked)
+
+    @property
+    def seconds_left(self) -> float:
+        return self._deadline - asyncio.get_running_loop().time()
+
+    @property
+    def workload(self) -> Workload | None:
+        return self._picture.state.workload if self._picture.state else None
+
+    # Gather and plan.
+
+    async def _gather(self) -> Verdict | None:
+        with self._phase("gather"):
+            if verdict := await self.check():
+                return verdict
+            await self._picture.complete(timeout_s=self._at_most(INSPECT_S))
+            return check_claim(self.scale_down, self._picture.known.workload)
+
+    def _make_plan(self) -> DrainPlan:
+        known = self._picture.known
+        with self._phase("plan"):
+            self.plan = plan_drain(
+                scale_down=self.scale_down,
+                workload=known.workload,
+                replica_sets=known.replica_sets,
+                pods=known.pods,
+                fleet=self._picture.fleet,
+                pool=self.pool,
+                now=self._now(),
+            )
+        return self.plan
+
+    # Mark, cancel, look again.
+
+    async def _drain(self, plan: DrainPlan) -> None:
+        """Bring every victim to where it is marked, consumes nothing, and has said what it still runs."""
+        fresh = [victim for victim in plan.victims if self._cordoned.get(victim.pod.uid) != victim.cost]
+        if plan.adopts and not self._cordoned:
+            fresh = await self._adopt(fresh)
+        marked = await self._mark(fresh, plan)
+        await self._cancel(marked)
+
+    async def _adopt(self, victims: Sequence[Victim]) -> list[Victim]:
+        """Look at victims that an earlier review has drained; returns those that consume again after all."""
+        with self._phase("adopt"):
+            await self._look_at(victims)
+            await self._ask_again(victims)
+        consuming = [victim for victim in victims if self._picture.queues_of(victim.node)]
+        self._cordoned |= {v.pod.uid: v.cost for v in victims if v not in consuming}
+        return consuming
+
+    async def _ask_again(self, victims: Iterable[Victim]) -> None:
+        """Say on the pods that the round is still wanted, when they have not been told for a while."""
+        now = self._now()
+        await self._write(
+            (v.pod, replace(v.pod.mark, asked_at=now))
+            for v in victims
+            if v.pod.mark is not None and v.pod.mark.asked_at < now - self._ttl_s / 4
+        )
+
+    async def _mark(self, victims: Sequence[Victim], plan: DrainPlan) -> list[Victim]:
+        """Write the records; returns the victims without those whose pods are gone."""
+        self._stay_in_time()
+        marks = [(victim.pod, self._record(victim, plan)) for victim in victims]
+        for pod, mark in marks:
+            if pod.mark is None:
+                self._newly_marked[pod.uid] = replace(
+                    pod, mark=mark, has_mark_annotation=True, cost_annotation=str(mark.cost)
+                )
+        with self._phase("mark"):
+            written = await self._write(marks)
+        self._around.telemetry.marked(self.pool, len(written))
+        return [victim for victim in victims if victim.pod.uid in written]
+
+    async def _cancel(self, victims: Sequence[Victim]) -> None:
+        self._stay_in_time()
+        running = [victim for victim in victims if victim.pod.phase == "Running"]
+        green = {v.node for v in running if v.worker is not None and v.worker.is_green}
+        with self._phase("cancel"):
+            await self._cordon.cancel_unheard({v.node: v.queues for v in running if v.is_silent})
+            asked_at = self._picture.asking()
+            fleet = await self._cordon.cancel(
+                {v.node: v.queues for v in running if not v.is_silent},
+                within_s=self._at_most(self._around.pace.confirm_within_s(is_green=bool(green))),
+            )
+            self._picture.learn(fleet, asked_at=asked_at)
+        self._cordoned |= {victim.pod.uid: victim.cost for victim in victims}
+        if green:
+            await self._let_settle([victim for victim in running if victim.node in green])
+
+    async def _let_settle(self, victims: Sequence[Victim]) -> None:
+        """A green worker may take one more message after it said that it consumes nothing."""
+        with self._phase("settle"):
+            await asyncio.sleep(self._at_most(self._around.pace.settle_green_s))
+            self._stay_in_time()
+            await self._look_at(victims)
+
+    async def _look_at(self, victims: Iterable[Victim]) -> None:
+        nodes = [victim.node for victim in victims if victim.pod.phase == "Running"]
+        asked_at = self._picture.asking()
+        fleet = await self._workers.inspect(nodes, timeout_s=self._at_most(INSPECT_S))
+        self._picture.learn(fleet, asked_at=asked_at)
+
+    # Hold, decide.
+
+    async def _conclude(self, plan: DrainPlan, lease: Lease) -> Verdict:
+        held = await self._hold(plan)
+        if held.refusal is None and _targets(held) != _targets(plan):
+            return unsettled(self.scale_down)
+        verdict = self._decide(held)
+        if verdict.allowed:
+            # Pods that were marked earlier would go in place of the victims if their cost stayed this low.
+            with self._phase("answer"):
+                self._picture.see(await self._cordon.restore_costs(self._unused()))
+            self._stay_in_time()
+        return verdict if lease.is_held else lost_lock(self.scale_down)
+
+    async def _hold(self, plan: DrainPlan) -> DrainPlan:
+        """Wait a little for victims that are about to finish; silent ones would not tell."""
+        now, pause_s = asyncio.get_running_loop().time, self._around.pace.hold_pause_s
+        until = min(now() + self.pool.drain.hold_seconds, self._deadline)
+        with self._phase("hold"):
+            while plan.busy and not any(v.is_silent for v in plan.victims) and now() + pause_s < until:
+                await asyncio.sleep(pause_s)
+                await self._look_at(plan.busy)
+                plan = self._make_plan()
+        return plan
+
+    def _decide(self, plan: DrainPlan) -> Verdict:
+        return decide(plan, scale_down=self.scale_down, pool=self.pool, now=self._now())
+
+    # Tidy up.
+
+    def _unused(self) -> tuple[Pod, ...]:
+        """As they are now, not as they were when they were planned with."""
+        if self.plan is None or self._picture.state is None:
+            return ()
+        unused = {pod.uid for pod in self.plan.releases}
+        return tuple(pod for pod in self._picture.state.pods if pod.uid in unused)
+
+    async def _release(self, pods: Collection[Pod], *, reason: str) -> None:
+        with self._phase("release"):
+            free = await self._cordon.release(pods, within_s=GIVE_BACK_S)
+        self._around.telemetry.released(self.pool, reason, len(free))
+
+    async def _was_applied(self) -> bool:
+        planned_with = self._picture.known.workload
+        workload = await self._picture.look()
+        return (
+            workload is not None
+            and workload.generation != planned_with.generation
+            and workload.replicas <= self.scale_down.to_replicas
+        )
+
+    # What the steps share.
+
+    def _record(self, victim: Victim, plan: DrainPlan) -> Mark:
+        return record_of(
+            victim, plan, scale_down=self.scale_down, workload=self._picture.known.workload, now=self._now()
+        )
+
+    async def _write(self, marks: Iterable[tuple[Pod, Mark]]) -> set[str]:
+        """Put records on pods and see what became of them; returns the uids of those still there."""
+        asked = list(marks)
+        written = await self._cordon.mark(asked)
+        self._picture.see(written, gone={pod.uid for pod, _ in asked} - {pod.uid for pod in written})
+        return {pod.uid for pod in written}
+
+    def _now(self) -> float:
+        return self._around.clock()
+
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        return self._around.telemetry.phase(name, self.seconds)
+
+    def _at_most(self, seconds: float) -> float:
+        """So long, or until the deadline."""
+        return max(0.05, min(seconds, self.seconds_left))
+
+    def _stay_in_time(self) -> None:
+        """Between two steps, never inside one: what has been sent may still take effect."""
+        if self.seconds_left <= 0:
+            raise OutOfTime("the budget of the review is used up")
+
+
+def _targets(plan: DrainPlan) -> frozenset[tuple[str, int]]:
+    return frozenset((victim.pod.uid, victim.cost) for victim in plan.victims)

@@ -1,0 +1,61 @@
+"""POST /validate: an AdmissionReview in, an AdmissionReview out, before the API server gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Protocol
+
+from aiohttp import web
+
+from drain_hook.admission import MalformedReview, Review, Verdict, parse_review, render_review
+
+LARGEST_REVIEW = 3 * 2**20
+"""Bytes. An object of Kubernetes has at most 1.5 MiB, and an update brings two of them."""
+DEFAULT_TIMEOUT_S = 10.0
+"""The API server's own default, for whoever sends no timeout."""
+SHARE_OF_TIMEOUT = 0.9
+"""The rest is for the way back."""
+
+_TIMEOUT = re.compile(r"(\d{1,4}(?:\.\d+)?)s")
+
+
+class Reviewer(Protocol):
+    async def review(self, review: Review, *, deadline: float) -> Verdict: ...
+
+
+REVIEWER = web.AppKey("REVIEWER", Reviewer)
+
+
+async def validate(request: web.Request) -> web.Response:
+    """The verdict as JSON; 400 with a sentence for what is no review. Retry-After is never sent."""
+    # From its arrival: reading the body counts.
+    deadline = asyncio.get_running_loop().time() + SHARE_OF_TIMEOUT * timeout_of(request)
+    try:
+        review = parse_review(_decode(await request.read()))
+    except MalformedReview as error:
+        return web.Response(status=400, text=f"{error}\n")
+    verdict = await request.app[REVIEWER].review(review, deadline=deadline)
+    return web.json_response(render_review(review.uid, verdict))
+
+
+def timeout_of(request: web.Request) -> float:
+    """Seconds the API server waits for us, as it says in `?timeout=10s`."""
+    match = _TIMEOUT.fullmatch(request.query.get("timeout", ""))
+    return float(match[1]) if match else DEFAULT_TIMEOUT_S
+
+
+def webhook_app(reviewer: Reviewer) -> web.Application:
+    """An application with this one route."""
+    app = web.Application(client_max_size=LARGEST_REVIEW)
+    app[REVIEWER] = reviewer
+    app.router.add_post("/validate", validate)
+    return app
+
+
+def _decode(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise MalformedReview("The body is no JSON.") from error
