@@ -16,7 +16,7 @@ from deploy.sandbox.client import ApiClient
 from deploy.sandbox.errors import ApiError
 from deploy.sandbox.processes import free_port, running
 from deploy.sandbox.resources import RESOURCES, Document, Resource
-from shared.certificates import KeyPair, make_ca, make_leaf
+from shared.certificates import KeyPair, make_ca, make_leaf, save_key_pair
 
 AVAILABLE_S = 40.0
 VALUES = "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metric}"
@@ -86,9 +86,7 @@ class _Service:
         host = f"{self.name}.{manifests.SYSTEM_NAMESPACE}.svc"
         leaf = make_leaf(ca, common_name=host, names=(host, "localhost"), addresses=("127.0.0.1",))
         certificate, key = directory / f"{self.name}.crt", directory / f"{self.name}.key"
-        certificate.write_bytes(leaf.certificate_pem)
-        key.touch(mode=0o600)
-        key.write_bytes(leaf.key_pem)
+        save_key_pair(leaf, certificate_file=certificate, key_file=key)
         return [
             *(sys.executable, "-m", self.module, "--config", str(configuration)),
             *("--kubeconfig", str(kubeconfig), "--host", "127.0.0.1", "--log-format", "json"),

