@@ -173,6 +173,12 @@ class FakeCluster:
         document["status"].update(status)
         self._stamp(document)
 
+    def add_token(self, username: str) -> str:
+        """A bearer token that TokenReview takes for this user's."""
+        token = f"token of {username}"
+        self.tokens[token] = TokenUser(username=username)
+        return token
+
     def annotations_of(self, name: str, *, namespace: str = "default") -> dict[str, str]:
         return dict(self._pods[namespace, name]["metadata"]["annotations"])
 
