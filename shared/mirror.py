@@ -94,7 +94,7 @@ class Mirror(Generic[T]):
         events = self._source.watch(self._path, resource_version=self._resource_version, **self._selectors)
         async with aclosing(events):
             async for event in events:
-                self.cut_at = None
+                self._reconnected()
                 self._apply(event)
 
     def _apply(self, event: WatchEvent) -> None:
@@ -113,9 +113,15 @@ class Mirror(Generic[T]):
         lasted_s = self._clock() - self._opened_at
         self._failures = 0 if lasted_s >= SOUND_WATCH_S else self._failures + 1
 
+    def _reconnected(self) -> None:
+        if self.cut_at is not None:
+            self.cut_at = None
+            self._on_change()
+
     def _cut(self) -> None:
         if self.cut_at is None:
             self.cut_at = self._clock()
+            self._on_change()
 
     def _start_over(self) -> None:
         self._resource_version = ""
