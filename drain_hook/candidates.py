@@ -1,7 +1,7 @@
 """Which pods of a ReplicaSet should go: the forced ones, then the cheapest where there is a choice. Pure.
 
 Kubernetes sorts pods into classes before it looks at costs: unassigned, Pending, not ready, ready. A class
-that goes as a whole leaves no choice, so its pods are forced; only within the last one touched do costs decide.
+that goes as a whole leaves no choice, so its pods are forced; only within the last one do costs decide.
 """
 
 from __future__ import annotations

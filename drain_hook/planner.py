@@ -115,7 +115,7 @@ def _cost_to_write(leaving: Sequence[Pod], *, survivors: Sequence[Pod]) -> int:
 
 
 def _is_predictable(victims: Sequence[Victim], candidates: Sequence[Candidate]) -> bool:
-    """Whether Kubernetes will remove exactly these, whatever its later criteria: these change by the second."""
+    """Whether Kubernetes will remove exactly these, without criteria that change all the time."""
     leaving = {victim.pod.uid for victim in victims}
     last = max(((*removal_class(v.pod), v.cost) for v in victims), default=None)
     first = min(
