@@ -135,23 +135,29 @@ def webhook_configuration(
     }
 
 
-def configuration(
-    *, broker_url: str, slots: int, name: str = "worker", queues: tuple[str, ...] = ("default",), **drain: Any
+def pool(
+    *,
+    name: str,
+    workload: str,
+    broker_url: str,
+    slots: int,
+    queues: tuple[str, ...],
+    namespace: str = NAMESPACE,
+    drain: Document | None = None,
 ) -> Document:
-    """The configuration file of both services, with one pool."""
+    """A pool of the configuration file that protects PROTECTED_TASKS."""
     return {
-        "refresh": "1s",
-        "maxAge": "30s",
-        "pools": [
-            {
-                "name": "default",
-                "namespace": NAMESPACE,
-                "workload": {"kind": "Deployment", "name": name},
-                "queues": list(queues),
-                "slotsPerWorker": slots,
-                "broker": {"url": broker_url},
-                "labels": [{"task": PROTECTED_TASKS, "protect": True}],
-                "drain": drain,
-            }
-        ],
+        "name": name,
+        "namespace": namespace,
+        "workload": {"kind": "Deployment", "name": workload},
+        "queues": list(queues),
+        "slotsPerWorker": slots,
+        "broker": {"url": broker_url},
+        "labels": [{"task": PROTECTED_TASKS, "protect": True}],
+        "drain": drain or {},
     }
+
+
+def configuration(*pools: Document) -> Document:
+    """The file that both services read, impatient as a sandbox should be."""
+    return {"refresh": "1s", "maxAge": "30s", "roundTtl": "20s", "pools": list(pools)}

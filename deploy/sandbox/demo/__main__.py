@@ -90,7 +90,7 @@ async def _play(console: Console, directory: Path, *, with_hook: bool, keep: boo
     console.print("Starting a broker, a control plane, metrics_adapter and drain_hook.", highlight=False)
     async with sandbox(
         directory,
-        configuration=lambda broker_url: manifests.configuration(broker_url=broker_url, slots=SLOTS),
+        configuration=_configuration,
         hpa_sync_period_s=HPA_SYNC_PERIOD_S,
         with_webhook=with_hook,
     ) as cluster:
@@ -106,6 +106,13 @@ async def _play(console: Console, directory: Path, *, with_hook: bool, keep: boo
             return code
         finally:
             await valkey.aclose()
+
+
+def _configuration(broker_url: str) -> manifests.Document:
+    pool = manifests.pool(
+        name="default", workload="worker", broker_url=broker_url, slots=SLOTS, queues=("default",)
+    )
+    return manifests.configuration(pool)
 
 
 async def _create_workload(cluster: Sandbox) -> None:

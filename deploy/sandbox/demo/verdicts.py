@@ -12,7 +12,9 @@ from deploy.sandbox.demo.timeline import RoundMark
 
 def verdicts_from(log: str) -> tuple[RoundMark, ...]:
     """Every verdict on a scale-down, in the order they were given."""
-    return tuple(_verdict(line) for line in _lines(log) if "verdict" in line)
+    return tuple(
+        _verdict(line) for line in _lines(log) if {"allowed", "from_replicas", "dry_run"} <= line.keys()
+    )
 
 
 def _lines(log: str) -> Iterator[dict[str, object]]:
@@ -31,7 +33,7 @@ def _verdict(line: dict[str, object]) -> RoundMark:
         allowed=bool(line["allowed"]),
         from_replicas=int(str(line["from_replicas"])),
         to_replicas=int(str(line["to_replicas"])),
-        reason=str(line["verdict"]),
+        reason=str(line["reason"]),
         seconds=float(str(line["seconds"])),
     )
 

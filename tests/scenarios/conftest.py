@@ -1,0 +1,80 @@
+"""The cluster the scenarios run on: the sandbox, or the one of KUBECONFIG.
+
+Another control plane must have a kubelet that starts a pod's command as a local process, and reach this
+machine as `localhost`. Both services run as local processes either way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from deploy.sandbox import manifests
+from deploy.sandbox.client import ApiClient
+from deploy.sandbox.cluster import broker, sandbox
+from deploy.sandbox.kubeconfigs import read_kubeconfig
+from deploy.sandbox.services import services
+from tests.scenarios.crews import Cluster
+
+POOLS = {
+    "idle-first": {"whenBusy": "proceed"},
+    "held": {"holdSeconds": 0.5},
+    "proceeds": {"whenBusy": "proceed", "holdSeconds": 0},
+    "protected": {"whenBusy": "proceed", "holdSeconds": 0},
+    "forced": {},
+    "dry-run": {},
+    "restless": {},
+    "up-again": {},
+    "scaled": {},
+}
+"""Pools by name, which is also their Deployment's and their queue's; with what they set under `drain`."""
+
+
+def _configuration(broker_url: str) -> manifests.Document:
+    return manifests.configuration(
+        *(
+            manifests.pool(
+                name=name, workload=name, broker_url=broker_url, slots=1, queues=(name,), drain=drain
+            )
+            for name, drain in POOLS.items()
+        )
+    )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    """One for all scenarios."""
+    directory = tmp_path_factory.mktemp("scenarios")
+    if kubeconfig := os.environ.get("KUBECONFIG"):
+        async with _on_the_cluster_of(Path(kubeconfig), directory) as cluster:
+            yield cluster
+        return
+    async with sandbox(directory, configuration=_configuration, hpa_sync_period_s=2.0) as box:
+        yield Cluster(
+            kube=box.kube,
+            access=read_kubeconfig(box.kubeconfig),
+            broker_url=box.broker_url,
+            directory=directory,
+        )
+
+
+@asynccontextmanager
+async def _on_the_cluster_of(kubeconfig: Path, directory: Path) -> AsyncIterator[Cluster]:
+    access = read_kubeconfig(kubeconfig)
+    async with (
+        broker() as broker_url,
+        ApiClient(access.url, tls=access.tls(), token=access.token, user_agent="scenarios") as kube,
+        services(
+            kube,
+            directory=directory,
+            configuration=_configuration(broker_url),
+            adapter_kubeconfig=kubeconfig,
+            hook_kubeconfig=kubeconfig,
+        ),
+    ):
+        yield Cluster(kube=kube, access=access, broker_url=broker_url, directory=directory)
