@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -48,9 +47,12 @@ async def connect(kubeconfig: str | None, *, context: str | None = None) -> Asyn
     configuration.connection_pool_maxsize = 0
     # Cluster CAs often lack extensions that Python 3.13 began to insist on; client-go never did.
     configuration.disable_strict_ssl_verification = True
-    loader = await _load(configuration, kubeconfig, context)
+    try:
+        loader = await _load(configuration, kubeconfig, context)
+        api = ApiClient(configuration)
+    except Exception as error:  # the package checks little: a wrong file raises whatever it runs into
+        raise ConfigurationError((_unusable(kubeconfig, error),)) from error
     refresher = asyncio.create_task(_keep_token_fresh(loader, configuration))
-    api = ApiClient(configuration)
     api.user_agent = "celery-hpa"
     try:
         yield KubeConnection(api)
@@ -127,22 +129,23 @@ class KubeConnection:
 
 
 async def _load(configuration: Configuration, kubeconfig: str | None, context: str | None) -> Any:
-    try:
-        if kubeconfig is None:
-            return kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-        return await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-            config_file=kubeconfig,
-            context=context,
-            client_configuration=configuration,
-            persist_config=False,
-        )
-    except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
-        sentence = (
-            f"this is not a pod with a service account ({error}); name a kubeconfig file"
-            if kubeconfig is None
-            else f"{kubeconfig} cannot be used: {error}"
-        )
-        raise ConfigurationError((Mistake(path="--kubeconfig", message=sentence),)) from error
+    if kubeconfig is None:
+        return kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+    return await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+        config_file=kubeconfig,
+        context=context,
+        client_configuration=configuration,
+        persist_config=False,
+    )
+
+
+def _unusable(kubeconfig: str | None, error: Exception) -> Mistake:
+    message = (
+        f"this is not a pod with a service account ({error}); name a kubeconfig file"
+        if kubeconfig is None
+        else f"{kubeconfig} cannot be used as a kubeconfig file: {error}"
+    )
+    return Mistake(path="--kubeconfig", message=message)
 
 
 async def _keep_token_fresh(loader: Any, configuration: Configuration) -> None:

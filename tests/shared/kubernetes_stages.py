@@ -103,47 +103,47 @@ class SandboxStage:
         document = workload_document("worker", replicas=replicas)
         template = {"metadata": {"labels": {"app": "worker"}}, "spec": {"containers": [{"name": "worker"}]}}
         document["spec"]["template"] = template
-        owner = await self._create("/apis/apps/v1/namespaces/default/deployments", document)
+        owner = await self.create("/apis/apps/v1/namespaces/default/deployments", document)
         replica_set = replica_set_document("worker-rs", owner=owner, replicas=replicas)
         replica_set["spec"] |= {"template": template, "selector": {"matchLabels": {"app": "worker"}}}
-        self._replica_set = await self._create("/apis/apps/v1/namespaces/default/replicasets", replica_set)
+        self._replica_set = await self.create("/apis/apps/v1/namespaces/default/replicasets", replica_set)
         for index in range(replicas):
             await self.add_pod(f"worker-{index}")
 
     async def add_pod(self, name: str) -> None:
         document = pod_document(name, owner=self._replica_set)
         document["spec"]["containers"] = [{"name": "worker"}]
-        await self._create("/api/v1/namespaces/default/pods", document)
+        await self.create("/api/v1/namespaces/default/pods", document)
         body = {"status": document["status"]}
-        await self._send("PATCH", f"/api/v1/namespaces/default/pods/{name}/status", body)
+        await self.send("PATCH", f"/api/v1/namespaces/default/pods/{name}/status", body)
 
     async def delete_pod(self, name: str) -> None:
         path = f"/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0"
-        await self._send("DELETE", path)
+        await self.send("DELETE", path)
 
     async def scale(self, replicas: int) -> None:
         body = {"spec": {"replicas": replicas}}
-        await self._send("PATCH", "/apis/apps/v1/namespaces/default/deployments/worker/scale", body)
+        await self.send("PATCH", "/apis/apps/v1/namespaces/default/deployments/worker/scale", body)
 
     async def delete_workload(self) -> None:
-        await self._send("DELETE", "/apis/apps/v1/namespaces/default/deployments/worker")
+        await self.send("DELETE", "/apis/apps/v1/namespaces/default/deployments/worker")
 
     async def add_config_map(self, name: str, data: Mapping[str, str]) -> None:
         body = {"metadata": {"name": name}, "data": dict(data)}
-        await self._create("/api/v1/namespaces/default/configmaps", body)
+        await self.create("/api/v1/namespaces/default/configmaps", body)
 
     async def events(self) -> list[tuple[str, str, str]]:
-        listing = await self._send("GET", "/api/v1/namespaces/default/events")
+        listing = await self.send("GET", "/api/v1/namespaces/default/events")
         return [(event["reason"], event["message"], event["type"]) for event in listing["items"]]
 
     def token_of(self, username: str) -> str:
         return self.server.tokens.issue(User(name=username))
 
-    async def _create(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    async def create(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
         metadata = {k: v for k, v in document["metadata"].items() if k not in ("uid", "resourceVersion")}
-        return await self._send("POST", path, {**document, "metadata": metadata})
+        return await self.send("POST", path, {**document, "metadata": metadata})
 
-    async def _send(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    async def send(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         async with self.session.request(
             method, self.server.url + path, json=body, headers={"Content-Type": kind}
