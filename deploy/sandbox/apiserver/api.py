@@ -5,11 +5,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
+from deploy.sandbox.apiserver import protobuf
 from deploy.sandbox.apiserver.authentication import Tokens, User
 from deploy.sandbox.apiserver.authorization import Authorizer
 from deploy.sandbox.apiserver.patches import apply_patch
@@ -19,6 +21,7 @@ from deploy.sandbox.apiserver.reviews import answer_review
 from deploy.sandbox.apiserver.scale import scale_of
 from deploy.sandbox.apiserver.selection import parse_selection
 from deploy.sandbox.apiserver.store import Key, ObjectStore
+from deploy.sandbox.apiserver.tables import table, wants_table
 from deploy.sandbox.apiserver.watching import events, parse_watch
 from deploy.sandbox.apiserver.writing import Write, Writer
 from deploy.sandbox.errors import (
@@ -109,7 +112,7 @@ class Api:
             raise not_found(request.resource, request.target.name)
         if request.target.subresource == "scale":
             return json_response(scale_of(document))
-        return json_response(document)
+        return self._represented(request, [document]) or json_response(document)
 
     async def _list(self, request: Request) -> web.StreamResponse:
         resource = request.resource
@@ -119,7 +122,7 @@ class Api:
             for document in self._store.select(resource, request.target.namespace)
             if selection.matches(document)
         ]
-        return json_response(
+        return self._represented(request, found) or json_response(
             {
                 "kind": f"{resource.kind}List",
                 "apiVersion": resource.api_version,
@@ -132,12 +135,28 @@ class Api:
         target, query = request.target, request.http.query
         selection = parse_selection(request.resource, query)
         watch = parse_watch(request.resource, target.namespace, target.name, selection, query)
+        if wants_table(request.http.headers.get("Accept", "")):
+            watch = replace(watch, render=lambda document: self._table(request, [document]))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request.http)
         async for piece in events(self._store, watch):
             if piece:
                 await response.write(piece.encode())
         return response
+
+    def _represented(self, request: Request, documents: list[Document]) -> web.Response | None:
+        if not wants_table(request.http.headers.get("Accept", "")):
+            return None
+        return json_response(self._table(request, documents))
+
+    def _table(self, request: Request, documents: list[Document]) -> Document:
+        return table(
+            request.resource,
+            documents,
+            resource_version=str(self._store.resource_version),
+            include_object=request.http.query.get("includeObject", "Metadata"),
+            now=datetime.now(UTC),
+        )
 
     async def _create(self, request: Request) -> web.StreamResponse:
         document = await _object_of(request.http)
@@ -281,6 +300,8 @@ async def _json_of(http: web.Request) -> Any:
 
 async def _object_of(http: web.Request) -> Document:
     media_type = http.headers.get("Content-Type", "").partition(";")[0].strip()
+    if media_type == protobuf.MEDIA_TYPE:
+        return protobuf.decode_review(await http.read())
     if media_type not in JSON_BODIES:
         raise unsupported_media_type(f"this API server reads application/json, not {media_type}")
     document = await _json_of(http)
