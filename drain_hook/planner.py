@@ -65,7 +65,8 @@ def decide(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: float) ->
     work = describe_victims(plan.busy, now=now)
     if because := _reason_to_proceed(plan, pool=pool, now=now):
         message = (
-            f"Allowed, with work left on {share}, because {because}. It has the grace period to end: {work}."
+            f"Allowed with work left on {share}, because {because}."
+            f" They have their grace period to end it: {work}."
         )
         return Verdict(allowed=True, reason="Proceeding", message=message, warnings=(message,), audit=notes)
     message = (
@@ -194,5 +195,5 @@ def _end_of_wait(plan: DrainPlan, *, pool: Pool, now: float) -> str:
         left = duration(pool.drain.max_wait - (now - plan.since))
         return f" They go in any case in {left} (drain.maxWait)."
     if any(victim.is_silent for victim in plan.busy):
-        return f" If they never answer, drain.maxWait of pool {pool.name} puts an end to the waiting."
+        return f" If they never answer, drain.maxWait of pool {pool.name} ends the waiting."
     return ""
