@@ -64,6 +64,7 @@ class WarmFleet:
         self._cache = cache
         self._workers = workers
         self._clock = clock
+        self._problems: dict[tuple[str, str], str] = {}
         self._sightings: dict[tuple[str, str], dict[str, Sighting]] = {}
 
     async def of(self, pool: Pool, nodes: Collection[str], *, timeout_s: float) -> Fleet:
@@ -116,7 +117,15 @@ class WarmFleet:
         try:
             await self.refresh(pool)
         except BrokerUnavailable as error:
-            log.warning("The workers of pool %s/%s could not be asked: %s", pool.namespace, pool.name, error)
+            if self._problems.get(pool.key) != str(error):
+                log.warning(
+                    "The workers of pool %s/%s could not be asked: %s", pool.namespace, pool.name, error
+                )
+            self._problems[pool.key] = str(error)
+        except Exception:
+            log.exception("The workers of pool %s/%s could not be asked.", pool.namespace, pool.name)
+        else:
+            self._problems.pop(pool.key, None)
 
     async def _ask(self, pool: Pool, nodes: Collection[str], *, timeout_s: float) -> None:
         asked_at = self._clock()

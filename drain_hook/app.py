@@ -1,0 +1,170 @@
+"""The hook put together: one place where every part meets those it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from uuid import uuid4
+
+from prometheus_client import CollectorRegistry
+
+from drain_hook.announcements import Announcer
+from drain_hook.brokers import Brokers
+from drain_hook.cordon import Pace
+from drain_hook.drainer import Drainer
+from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
+from drain_hook.round_locks import RoundLocks
+from drain_hook.rounds import Surroundings
+from drain_hook.telemetry import Telemetry
+from drain_hook.warm_fleet import WarmFleet
+from drain_hook.webhook import webhook_app
+from shared.kube_client import KubeClient
+from shared.leases import Lease
+from shared.pools import Configuration
+from shared.self_managed import own_namespace, with_certificate
+from shared.serving import Health, serve
+from shared.settings import ConfigurationFile, Settings
+from shared.workload_cache import WorkloadCache, WorkloadKey
+
+log = logging.getLogger(__name__)
+
+NAME = "drain_hook"
+SERVICE = "drain-hook"
+"""Name of the Service in front of us: a certificate of our own is made for it."""
+WEBHOOK_CONFIGURATION = "celery-hpa-drain"
+KUBERNETES_S = 3.0
+"""For one call to the Kubernetes API: a review has 10 s for all of them."""
+FIRST_SYNC_S = 10.0
+"""How long to wait for the first lists before serving; without them every round lists anew."""
+LAST_ROUNDS_S = 15.0
+"""For rounds that still tidy up when we stop; what they leave, the reconciler of another replica does."""
+
+
+async def run_hook(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`. Raises ConfigurationError, KubernetesError and OSError."""
+    registry = CollectorRegistry()
+    file = ConfigurationFile(settings.config, registry=registry)
+    async with KubeClient.connect(settings.kubeconfig) as kube, WorkloadCache(kube) as cache:
+        publish = partial(kube.patch_webhook_ca, WEBHOOK_CONFIGURATION)
+        async with with_certificate(settings, secrets=kube, service=SERVICE, publish=publish) as settings:
+            hook = Hook(file, kube.within(KUBERNETES_S), cache, registry=registry)
+            async with hook.running():
+                await serve(
+                    webhook_app(hook.drainer),
+                    settings=settings,
+                    name=NAME,
+                    registry=registry,
+                    health=hook.health,
+                    stop=stop,
+                )
+
+
+class Hook:
+    """All parts but the server."""
+
+    def __init__(
+        self, file: ConfigurationFile, kube: KubeClient, cache: WorkloadCache, *, registry: CollectorRegistry
+    ) -> None:
+        self._file = file
+        self._cache = cache
+        self._brokers = Brokers(file.broker_url)
+        self._warm = WarmFleet(configuration=self._configuration, cache=cache, workers=self._brokers.of)
+        around = Surroundings(
+            cluster=kube,
+            cache=cache,
+            warm=self._warm,
+            workers=self._brokers.of,
+            telemetry=Telemetry(registry),
+            pace=Pace(),
+            clock=time.time,
+        )
+        holder = f"{socket.gethostname()}_{uuid4().hex[:8]}"
+        locks = RoundLocks(kube, holder=holder)
+        self._announcer = Announcer(kube, around.telemetry)
+        self.drainer = Drainer(
+            around, configuration=self._configuration, locks=locks, announcer=self._announcer
+        )
+        self._reconciler = Reconciler(
+            around,
+            changes=cache,
+            configuration=self._configuration,
+            locks=locks,
+            leadership=Lease(
+                kube,
+                namespace=own_namespace(),
+                name="celery-hpa-drain-reconciler",
+                holder=holder,
+                duration_s=LEADER_LEASE_S,
+            ),
+            announcer=self._announcer,
+        )
+
+    def _configuration(self) -> Configuration:
+        return self._file.current
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything in the background, from before the first review until after the last round."""
+        self._follow()
+        await self._sync()
+        async with _one_error(), asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(work)
+                for work in (self._file.watch(), self._adopt(), self._warm.run(), self._reconciler.run())
+            ]
+            try:
+                yield
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_ROUNDS_S):
+                        await self.drainer.close()
+                        await self._announcer.close()
+            finally:
+                for task in background:
+                    task.cancel()
+        await self._brokers.keep_only(())
+
+    def health(self) -> Health:
+        """Ready as soon as it serves: whoever is not asked cannot refuse with a sentence that says why."""
+        lists = None if self._cache.is_synced else "Not all workloads and their pods could be listed yet."
+        return Health(details=tuple(filter(None, (self._file.problem, lists))))
+
+    def _follow(self) -> None:
+        self._cache.follow(
+            WorkloadKey(pool.workload.kind, pool.namespace, pool.workload.name)
+            for pool in self._configuration().pools
+        )
+
+    async def _sync(self) -> None:
+        try:
+            async with asyncio.timeout(FIRST_SYNC_S):
+                await self._cache.wait_synced()
+        except TimeoutError:
+            log.warning(
+                "Not all workloads could be listed in %.0f s. Look whether our service account may list and "
+                "watch deployments, replicasets and pods in every namespace of the configuration.",
+                FIRST_SYNC_S,
+            )
+
+    async def _adopt(self) -> None:
+        """Follow the workloads, and keep to the brokers, of the configuration that comes into force."""
+        version = self._file.version
+        while True:
+            version = await self._file.wait_changed(version)
+            self._follow()
+            await self._brokers.keep_only(self._configuration().pools)
+
+
+@asynccontextmanager
+async def _one_error() -> AsyncIterator[None]:
+    """A single error out of a group of tasks as itself: it becomes a sentence at the end of the process."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from None

@@ -1,0 +1,209 @@
+"""Gives back what a scale-down did not use, and mends workers that drifted; whatever crashed before.
+
+Every replica runs it, one acts. What there is to do follows from the pods and from what their workers say; it
+is looked at once more, live and under the lock of the workload, before anything is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Protocol
+
+from drain_hook.announcements import Announcer
+from drain_hook.chores import Chores, Deviation, Fault, chores_of
+from drain_hook.cordon import Cordon
+from drain_hook.mark_life import Ending
+from drain_hook.reconciler_memory import Patience, Suspects
+from drain_hook.round_locks import RoundLocks, WorkloadLocked
+from drain_hook.rounds import Surroundings
+from shared.errors import BrokerUnavailable, CeleryHpaError, KubernetesError, NotFound
+from shared.leases import Lease
+from shared.pods import Pod, WorkloadState
+from shared.pools import Configuration, Pool
+from shared.workers import WorkerSnapshot
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 3.0
+"""Between two passes when nothing changes."""
+PAUSE_S = 0.1
+"""Between two passes in any case: changes come in swarms."""
+LEADER_LEASE_S = 15
+RENEW_EVERY_S = 4.0
+RELEASE_S = 4.0
+"""For workers to consume again; those that need longer are tried again in the next pass."""
+
+_WHY = {
+    Ending.COPIED: "their drain record was copied from another pod, or cannot be read",
+    Ending.FOREIGN: "they were drained for another workload",
+    Ending.SCALED_UP: "the workload was changed and wants no fewer pods any more",
+    Ending.SPARED: "the scale-down is done, and Kubernetes deleted other pods",
+    Ending.FORGOTTEN: "nobody asked for their scale-down again",
+}
+
+
+class Changes(Protocol):
+    """The workload cache, as something to wait for."""
+
+    version: int
+
+    async def wait_changed(self, version: int) -> int: ...
+
+
+class Reconciler:
+    """Level-triggered: a pass looks at everything, whatever woke it."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        *,
+        changes: Changes,
+        configuration: Callable[[], Configuration],
+        locks: RoundLocks,
+        leadership: Lease,
+        announcer: Announcer,
+    ) -> None:
+        self._around = around
+        self._changes = changes
+        self._configuration = configuration
+        self._locks = locks
+        self._leadership = leadership
+        self._announcer = announcer
+        self._asked_at = float("-inf")
+        self._suspects: defaultdict[tuple[str, str], Suspects] = defaultdict(Suspects)
+        self._patience: defaultdict[tuple[str, str], Patience] = defaultdict(Patience)
+        self._problems: dict[tuple[str, str], str] = {}
+        """All three by pool."""
+
+    async def run(self) -> None:
+        """Pass after pass, when something has changed and every few seconds."""
+        try:
+            while True:
+                version = self._changes.version
+                if await self._leads():
+                    await self.reconcile()
+                await asyncio.sleep(PAUSE_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PERIOD_S):
+                        await self._changes.wait_changed(version)
+        finally:
+            with suppress(KubernetesError):
+                await self._leadership.release()
+
+    async def reconcile(self) -> None:
+        """One pass over all pools; a failure with one does not stop the others."""
+        for pool in self._configuration().pools:
+            try:
+                await self._reconcile(pool)
+                self._problems.pop(pool.key, None)
+            except WorkloadLocked:
+                continue
+            except (BrokerUnavailable, KubernetesError) as error:
+                self._tell(pool, error)
+            except Exception:
+                log.exception("Pool %s/%s could not be looked after.", pool.namespace, pool.name)
+
+    async def _leads(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_at >= RENEW_EVERY_S:
+            self._asked_at = now
+            try:
+                await self._leadership.acquire()
+            except KubernetesError as error:
+                log.warning("The reconciler's Lease could not be had: %s", error)
+        self._around.telemetry.leads(self._leadership.is_held)
+        return self._leadership.is_held
+
+    async def _reconcile(self, pool: Pool) -> None:
+        state = self._around.cache.state(**_name(pool))
+        if state is None:
+            return
+        marked = {pod.uid for pod in state.pods if pod.has_mark_annotation}
+        self._around.telemetry.marked_now(pool, len(marked))
+        self._patience[pool.key].keep_only(marked)
+        chores = self._chores(pool, state)
+        drifted = self._suspects[pool.key].confirmed(
+            [(d, self._asked(pool, d.node)) for d in chores.deviations]
+        )
+        if drifted or any(self._due(pool, pods) for pods in chores.endings.values()):
+            async with self._locks.hold(pool, wait_s=0.0):
+                await self._work(pool, drifted)
+
+    async def _work(self, pool: Pool, drifted: Collection[str]) -> None:
+        """Look once more, and do it. A round may have ended just now, which our cache has not heard of."""
+        with suppress(NotFound):
+            state = await self._around.cluster.workload_state(**_name(pool))
+            chores = self._chores(pool, state)
+            for ending, pods in chores.endings.items():
+                await self._release(pool, state, ending, self._due(pool, pods))
+            await self._mend(pool, [d for d in chores.deviations if d.node in drifted])
+
+    async def _release(self, pool: Pool, state: WorkloadState, ending: Ending, pods: Collection[Pod]) -> None:
+        for pod in pods:
+            # Until it has succeeded: an error of the broker or of Kubernetes must not be tried at every pass.
+            self._patience[pool.key].failed(pod.uid, now=self._now())
+        free = await self._cordon(pool).release(pods, within_s=RELEASE_S)
+        self._patience[pool.key].forget({pod.uid for pod in free})
+        if not free:
+            return
+        self._around.telemetry.released(pool, ending, len(free))
+        if ending is Ending.SPARED:
+            self._around.telemetry.mispredicted(pool, len(free))
+        self._announcer.released(state.workload, [pod.name for pod in free], _WHY[ending])
+
+    async def _mend(self, pool: Pool, deviations: Collection[Deviation]) -> None:
+        """Ask these workers once more, and tell those that are still wrong."""
+        if not deviations:
+            return
+        consumed = await self._around.workers(pool).active_queues(
+            [deviation.node for deviation in deviations], timeout_s=self._around.pace.answer_s
+        )
+        wrong = [d for d in (d.given(consumed.get(d.node)) for d in deviations) if d is not None]
+        to_add, to_cancel = (
+            {d.node: d.queues for d in wrong if d.fault is fault}
+            for fault in (Fault.LACKS_QUEUES, Fault.CONSUMES)
+        )
+        cordon = self._cordon(pool)
+        await cordon.give_back(to_add, within_s=RELEASE_S)
+        await cordon.mark((d.pod, mark) for d in wrong if (mark := d.record_to_write()) is not None)
+        await cordon.cancel(to_cancel, within_s=RELEASE_S)
+        for fault, nodes in ((Fault.LACKS_QUEUES, to_add), (Fault.CONSUMES, to_cancel)):
+            if nodes:
+                self._around.telemetry.healed(pool, fault, len(nodes))
+                log.warning("Sent %s to workers that had drifted: %s.", fault, ", ".join(sorted(nodes)))
+
+    def _chores(self, pool: Pool, state: WorkloadState) -> Chores:
+        def seen(node: str) -> WorkerSnapshot | None:
+            sighting = self._around.warm.sighting(pool, node)
+            return sighting.worker if sighting else None
+
+        ttl_s = self._configuration().round_ttl
+        return chores_of(state, pool, seen=seen, now=self._around.clock(), ttl_s=ttl_s)
+
+    def _due(self, pool: Pool, pods: Collection[Pod]) -> list[Pod]:
+        return [pod for pod in pods if self._patience[pool.key].is_due(pod.uid, now=self._now())]
+
+    def _asked(self, pool: Pool, node: str) -> float:
+        sighting = self._around.warm.sighting(pool, node)
+        return sighting.asked_at if sighting else 0.0
+
+    def _now(self) -> float:
+        return self._around.warm.now()
+
+    def _cordon(self, pool: Pool) -> Cordon:
+        around = self._around
+        return Cordon(pool, cluster=around.cluster, workers=around.workers(pool), pace=around.pace)
+
+    def _tell(self, pool: Pool, error: CeleryHpaError) -> None:
+        """Each problem once, not at every pass."""
+        if self._problems.get(pool.key) != str(error):
+            log.warning("Pool %s/%s could not be looked after: %s", pool.namespace, pool.name, error)
+        self._problems[pool.key] = str(error)
+
+
+def _name(pool: Pool) -> dict[str, str]:
+    return {"kind": pool.workload.kind, "namespace": pool.namespace, "name": pool.workload.name}
