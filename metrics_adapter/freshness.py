@@ -37,3 +37,8 @@ class PoolState:
                 f"(maxAge is {max_age_s:.0f} s). {because}"
             )
         return None
+
+    def complaint(self, *, max_age_s: float) -> str | None:
+        """What is wrong with it, served or not."""
+        failing = f"Pool {self.title}: {self.problem}" if self.problem else None
+        return self.refusal(max_age_s=max_age_s) or failing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from metrics_adapter.load import Load, Reading, loads, take_reading
@@ -12,6 +13,16 @@ from shared.pools import Configuration, Pool
 from shared.workers import Fleet, Task, WorkerSnapshot
 
 NOW = 1_800_000_000.0
+
+
+@dataclass
+class Clock:
+    """A clock that goes when the test says so."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def pool(name: str = "default", **fields: Any) -> Pool:

@@ -1,0 +1,125 @@
+"""The adapter put together: one place where every part meets those it needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from prometheus_client import CollectorRegistry
+
+from metrics_adapter.api import create_api
+from metrics_adapter.authentication import Authenticator, TrustSource
+from metrics_adapter.authorization import Authorizer
+from metrics_adapter.brokers import Brokers, Connect
+from metrics_adapter.collector import Collector
+from metrics_adapter.external_metrics import GROUP, VERSION
+from metrics_adapter.telemetry import Telemetry
+from shared.celery_control import CeleryControl
+from shared.kube_client import KubeClient
+from shared.pools import Pool
+from shared.self_managed import with_certificate
+from shared.serving import Health, serve
+from shared.settings import ConfigurationFile, Settings
+from shared.workload_cache import WorkloadCache, WorkloadKey
+
+NAME = "metrics_adapter"
+SERVICE = "metrics-adapter"
+"""Name of the Service in front of us: a certificate of our own is made for it."""
+API_SERVICE = f"{VERSION}.{GROUP}"
+
+MakeBrokers = Callable[[Callable[[Pool], str]], Brokers]
+"""From how a pool's broker URL is found."""
+
+
+async def run_adapter(
+    settings: Settings, *, connect: Connect = CeleryControl, stop: asyncio.Event | None = None
+) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker.
+
+    Raises ConfigurationError, CertificateError, KubernetesError and OSError when it cannot begin.
+    """
+    registry = CollectorRegistry()
+    file = ConfigurationFile(settings.config, registry=registry)
+    async with KubeClient.connect(settings.kubeconfig) as kube, WorkloadCache(kube) as cache:
+        publish = partial(kube.patch_api_service_ca, API_SERVICE)
+        async with with_certificate(settings, secrets=kube, service=SERVICE, publish=publish) as settings:
+            await _serve(
+                settings,
+                registry=registry,
+                file=file,
+                kube=kube,
+                cache=cache,
+                brokers=partial(Brokers, connect=connect),
+                stop=stop,
+            )
+
+
+async def _serve(
+    settings: Settings,
+    *,
+    registry: CollectorRegistry,
+    file: ConfigurationFile,
+    kube: KubeClient,
+    cache: WorkloadCache,
+    brokers: MakeBrokers,
+    stop: asyncio.Event | None,
+) -> None:
+    telemetry = Telemetry(registry)
+    collector = Collector(cache, observer=telemetry)
+    trust = TrustSource(kube)
+    authorizer = Authorizer(kube)
+    telemetry.show_pools(collector.states)
+    telemetry.show_access_reviews(authorizer.answers)
+    await trust.load()
+    api = create_api(
+        pools=collector,
+        authenticator=Authenticator(trust=lambda: trust.current, token_reviews=kube),
+        authorizer=authorizer,
+        observer=telemetry,
+    )
+    async with asyncio.TaskGroup() as group:
+        background = [
+            group.create_task(file.watch()),
+            group.create_task(trust.watch()),
+            group.create_task(_collect(file, cache, brokers, collector)),
+        ]
+        await serve(
+            api,
+            settings=settings,
+            name=NAME,
+            registry=registry,
+            health=partial(_health, file, trust, collector),
+            client_ca=lambda: trust.current.ca_bundle,
+            stop=stop,
+        )
+        for task in background:
+            task.cancel()
+
+
+async def _collect(
+    file: ConfigurationFile, cache: WorkloadCache, make_brokers: MakeBrokers, collector: Collector
+) -> None:
+    """Collect for the configuration in force; for another one, all of it begins anew."""
+    while True:
+        version, configuration = file.version, file.current
+        cache.follow(WorkloadKey(p.workload.kind, p.namespace, p.workload.name) for p in configuration.pools)
+        brokers = make_brokers(file.broker_url)
+        try:
+            async with asyncio.TaskGroup() as group:
+                collecting = group.create_task(collector.collect(configuration, brokers))
+                await file.wait_changed(version)
+                collecting.cancel()
+        finally:
+            await brokers.close()
+
+
+def _health(file: ConfigurationFile, trust: TrustSource, collector: Collector) -> Health:
+    """Ready is who can tell its callers apart, whatever is wrong with pools.
+
+    A replica that is not ready gets no requests, and without any the whole API group is unavailable, for the
+    pools that are well too. What is wrong with one is in the details here, and in its 503.
+    """
+    complaints = (state.complaint(max_age_s=collector.max_age_s) for state in collector.states())
+    details = filter(None, (trust.problem, file.problem, *complaints))
+    return Health(is_ready=trust.is_loaded, details=tuple(details))

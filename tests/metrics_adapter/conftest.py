@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from metrics_adapter.freshness import PoolState
+from tests.metrics_adapter.api_server import Adapter
+from tests.metrics_adapter.builders import load, pod, worker
+from tests.metrics_adapter.certificates import Authority
+
+RECORDINGS = Path(__file__).parents[1] / "recordings" / "kubernetes"
+
+# How long an example takes says nothing on a machine that others use, too.
+settings.register_profile("metrics_adapter", deadline=None)
+settings.load_profile("metrics_adapter")
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority.make()
+
+
+@pytest.fixture(scope="session")
+def recording() -> Callable[[str], Any]:
+    """A recording of a real cluster, by the beginning of its name."""
+
+    def read(prefix: str) -> Any:
+        (file,) = RECORDINGS.glob(f"{prefix}_*.json")
+        return json.loads(file.read_text())
+
+    return read
+
+
+@pytest.fixture
+async def adapter(authority: Authority, tmp_path: Path) -> AsyncIterator[Adapter]:
+    """It serves one pool, airflow/default: two workers with eight slots each and a demand of eleven."""
+    busy = load([pod("w-0"), pod("w-1")], [worker("w-0", 8), worker("w-1", 3)])
+    served = Adapter(authority=authority, directory=tmp_path)
+    served.pools.known = [PoolState(pool=busy.pool, load=busy, age_s=2.0)]
+    async with served.running():
+        yield served

@@ -1,0 +1,84 @@
+"""Who may read a metric is the API server's decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from metrics_adapter.authorization import Authorizer, access_review_spec
+from metrics_adapter.users import User
+from shared.errors import KubernetesUnavailable
+from tests.fakes.kubernetes import FakeCluster
+from tests.metrics_adapter.builders import Clock
+
+HPA = User(
+    name="system:serviceaccount:kube-system:horizontal-pod-autoscaler",
+    groups=("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"),
+)
+
+
+def test_a_review_is_one_that_a_real_api_server_allows(recording: Callable[[str], Any]) -> None:
+    """The verb is list: that is what RBAC has to grant."""
+    recorded = recording("f2")["cases"]["sar_hpa_list"]
+    spec = access_review_spec(HPA, metric="queue_depth", namespace="default")
+    assert spec == recorded["request"]["spec"]
+    assert recorded["response"]["status"]["allowed"] is True
+
+
+def test_uid_and_extra_are_passed_on(recording: Callable[[str], Any]) -> None:
+    recorded = recording("f2")["cases"]["sar_extra_and_uid"]["request"]["spec"]
+    user = User(
+        name=HPA.name,
+        groups=tuple(recorded["groups"]),
+        uid="u-1",
+        extra=(("authentication.kubernetes.io/credential-id", ("JTI=x",)),),
+    )
+    spec = access_review_spec(user, metric="queue_depth", namespace="default")
+    assert (spec["uid"], spec["extra"]) == (recorded["uid"], recorded["extra"])
+
+
+def test_all_namespaces_are_asked_for_without_one() -> None:
+    spec = access_review_spec(HPA, metric="celery_demand", namespace="")
+    assert "namespace" not in spec["resourceAttributes"]
+
+
+async def test_the_api_server_decides() -> None:
+    cluster = FakeCluster(is_allowed=lambda spec: spec["resourceAttributes"]["namespace"] == "airflow")
+    authorizer = Authorizer(cluster)
+    assert await authorizer.may_read(HPA, metric="celery_demand", namespace="airflow")
+    assert not await authorizer.may_read(HPA, metric="celery_demand", namespace="other")
+
+
+async def test_masters_are_not_asked_about() -> None:
+    cluster = FakeCluster(is_allowed=lambda spec: False)
+    admin = User(name="admin", groups=("system:masters",))
+    assert await Authorizer(cluster).may_read(admin, metric="celery_demand", namespace="airflow")
+    assert cluster.calls == []
+
+
+async def test_a_decision_is_remembered_for_ten_seconds_both_ways() -> None:
+    clock = Clock()
+    cluster = FakeCluster(is_allowed=lambda spec: spec["user"] == HPA.name)
+    authorizer = Authorizer(cluster, clock=clock)
+    users = (HPA, User(name="alice"))
+    for clock.now in (0.0, 9.0, 11.0):
+        for user in users:
+            allowed = await authorizer.may_read(user, metric="celery_demand", namespace="airflow")
+            assert allowed is (user is HPA)
+    assert len(cluster.calls_of("subject_access_review")) == 4
+
+
+async def test_another_group_is_another_decision() -> None:
+    cluster = FakeCluster(is_allowed=lambda spec: "ops" in spec["groups"])
+    authorizer = Authorizer(cluster)
+    alice, promoted = User(name="alice"), User(name="alice", groups=("ops",))
+    assert not await authorizer.may_read(alice, metric="celery_demand", namespace="airflow")
+    assert await authorizer.may_read(promoted, metric="celery_demand", namespace="airflow")
+
+
+async def test_without_an_answer_there_is_no_permission() -> None:
+    cluster = FakeCluster(broken={"*": KubernetesUnavailable("gone", status=503)})
+    with pytest.raises(KubernetesUnavailable):
+        await Authorizer(cluster).may_read(HPA, metric="celery_demand", namespace="airflow")
