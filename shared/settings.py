@@ -205,7 +205,7 @@ def _secret(source: SecretSource, path: str, environment: Mapping[str, str]) -> 
         return _read(Path(source.file), path=f"{path}.file").strip()
     name = source.env or ""
     if not environment.get(name):
-        message = f"the environment variable {name} is not set; set it, or name another one"
+        message = f"the environment variable {name} is not set, or empty"
         raise ConfigurationError((Mistake(path=f"{path}.env", message=message),))
     return environment[name].strip()
 

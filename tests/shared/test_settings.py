@@ -1,0 +1,184 @@
+"""The command line and the configuration file: mistakes are named, a broken file replaces no sound one."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from shared.errors import ConfigurationError
+from shared.settings import ConfigurationFile, Settings, parse_arguments
+
+POOL = """
+pools:
+  - name: default
+    namespace: airflow
+    workload: {kind: Deployment, name: worker}
+    queues: [default]
+    slotsPerWorker: 16
+    broker: BROKER
+"""
+IN_PLACE = POOL.replace("BROKER", "{url: 'redis://:secret@redis:6379/0'}")
+FROM_ENVIRONMENT = POOL.replace("BROKER", "{urlFrom: {env: BROKER_URL}}")
+FILES = ["--tls-cert-file", "c", "--tls-private-key-file", "k"]
+
+
+def parsed(*arguments: str) -> Settings:
+    return parse_arguments(arguments, prog="hook", description="It hooks.", port=8443, telemetry_port=9091)
+
+
+def file_at(
+    path: Path, text: str, *, environment: Mapping[str, str] = {}, registry: CollectorRegistry | None = None
+) -> ConfigurationFile:
+    path.write_text(text)
+    return ConfigurationFile(path, registry=registry or CollectorRegistry(), environment=environment)
+
+
+def mistakes_of(path: Path, text: str, *, environment: Mapping[str, str] = {}) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        file_at(path, text, environment=environment)
+    return list(map(str, caught.value.mistakes))
+
+
+def test_a_short_command_line_is_filled_with_defaults() -> None:
+    settings = parsed("--config", "f", *FILES)
+    assert settings == Settings(
+        config=Path("f"),
+        port=8443,
+        telemetry_port=9091,
+        tls_cert_file=Path("c"),
+        tls_private_key_file=Path("k"),
+    )
+    assert (settings.host, settings.kubeconfig, settings.log_format) == ("0.0.0.0", None, "text")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (FILES, "--config"),
+        (["--config", "f"], "name either --tls-cert-file"),
+        (["--config", "f", "--tls-cert-file", "c"], "belong together"),
+        (["--config", "f", "--tls-self-managed", *FILES], "name either --tls-cert-file"),
+        (["--config", "f", *FILES, "--port", "65536"], "a port is a number"),
+        (["--config", "f", *FILES, "--port", "-1"], "a port is a number"),
+        (["--config", "f", *FILES, "--log-format", "xml"], "text"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2_and_says_why(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parsed(*arguments)
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_broker_url_may_stand_in_place(tmp_path: Path) -> None:
+    file = file_at(tmp_path / "f", IN_PLACE)
+    assert file.broker_url(file.current.pools[0]) == "redis://:secret@redis:6379/0"
+
+
+def test_the_broker_url_may_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("amqp://u:p@rabbit//\n")
+    file = file_at(tmp_path / "f", POOL.replace("BROKER", f"{{urlFrom: {{file: {secret}}}}}"))
+    assert file.broker_url(file.current.pools[0]) == "amqp://u:p@rabbit//"
+    file = file_at(tmp_path / "g", FROM_ENVIRONMENT, environment={"BROKER_URL": "redis://r/0"})
+    assert file.broker_url(file.current.pools[0]) == "redis://r/0"
+
+
+def test_every_secret_that_is_missing_is_named(tmp_path: Path) -> None:
+    text = POOL.replace("BROKER", "{urlFrom: {file: /nowhere/url}}")
+    second = FROM_ENVIRONMENT.removeprefix("\npools:\n").replace("default", "other").replace("worker", "w2")
+    mistakes = mistakes_of(tmp_path / "f", text + second)
+    assert mistakes == [
+        "pools[0].broker.urlFrom.file: /nowhere/url cannot be read: No such file or directory",
+        "pools[1].broker.urlFrom.env: the environment variable BROKER_URL is not set, or empty",
+    ]
+
+
+def test_a_secret_that_is_no_broker_url_is_not_repeated(tmp_path: Path) -> None:
+    """It may be a password that was put into the wrong variable."""
+    (mistake,) = mistakes_of(tmp_path / "f", FROM_ENVIRONMENT, environment={"BROKER_URL": "hunter2"})
+    assert mistake.startswith(
+        "pools[0].broker.urlFrom: write the broker's URL beginning with one of redis://"
+    )
+    assert "hunter2" not in mistake
+
+
+def test_a_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        ConfigurationFile(tmp_path / "none", registry=CollectorRegistry())
+
+
+def test_a_file_that_is_no_text_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="no UTF-8 text"):
+        ConfigurationFile(tmp_path / "f", registry=CollectorRegistry())
+
+
+def test_a_changed_file_comes_into_force(tmp_path: Path) -> None:
+    file = file_at(tmp_path / "f", IN_PLACE)
+    file.reload()
+    assert file.version == 0
+    (tmp_path / "f").write_text(IN_PLACE.replace("16", "8"))
+    file.reload()
+    assert (file.version, file.current.pools[0].slots_per_worker) == (1, 8)
+
+
+def test_a_swapped_symlink_is_noticed(tmp_path: Path) -> None:
+    """So a mounted ConfigMap changes."""
+    (tmp_path / "old").write_text(IN_PLACE)
+    (tmp_path / "new").write_text(IN_PLACE.replace("16", "8"))
+    (tmp_path / "f").symlink_to(tmp_path / "old")
+    file = ConfigurationFile(tmp_path / "f", registry=CollectorRegistry())
+    (tmp_path / "beside").symlink_to(tmp_path / "new")
+    (tmp_path / "beside").replace(tmp_path / "f")
+    file.reload()
+    assert file.current.pools[0].slots_per_worker == 8
+
+
+def test_a_changed_secret_comes_into_force(tmp_path: Path) -> None:
+    """Passwords are rotated without touching the configuration file."""
+    secret = tmp_path / "secret"
+    secret.write_text("redis://:old@r/0")
+    file = file_at(tmp_path / "f", POOL.replace("BROKER", f"{{urlFrom: {{file: {secret}}}}}"))
+    secret.write_text("redis://:new@r/0")
+    file.reload()
+    assert file.version == 1
+    assert file.broker_url(file.current.pools[0]) == "redis://:new@r/0"
+
+
+def test_a_broken_file_leaves_the_old_one_in_force_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = CollectorRegistry()
+    file = file_at(tmp_path / "f", IN_PLACE, registry=registry)
+    assert registry.get_sample_value("celery_hpa_configuration_ok") == 1
+    (tmp_path / "f").write_text("pools: []")
+    for _ in range(3):
+        file.reload()
+    assert (file.version, file.current.pools[0].name) == (0, "default")
+    assert file.problem is not None
+    assert "pools: " in file.problem
+    assert registry.get_sample_value("celery_hpa_configuration_ok") == 0
+    assert len(caplog.records) == 1, "one line when it breaks, not one every two seconds"
+    (tmp_path / "f").write_text(IN_PLACE)
+    file.reload()
+    assert file.problem is None
+    assert registry.get_sample_value("celery_hpa_configuration_ok") == 1
+
+
+def test_a_password_shows_in_no_representation(tmp_path: Path) -> None:
+    file = file_at(tmp_path / "f", IN_PLACE)
+    assert "secret" not in repr(file._loaded) + repr(file.current) + str(file.current)
+
+
+async def test_whoever_waits_hears_of_a_change(tmp_path: Path) -> None:
+    file = file_at(tmp_path / "f", IN_PLACE)
+    watching = asyncio.create_task(file.watch(every_s=0.01))
+    (tmp_path / "f").write_text(IN_PLACE.replace("16", "8"))
+    assert await asyncio.wait_for(file.wait_changed(0), 10) == 1
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
