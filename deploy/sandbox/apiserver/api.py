@@ -1,7 +1,6 @@
 """The HTTP side of the API server: from a request to a store operation, and every refusal as a Status."""
 
 import asyncio
-import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -11,9 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
-from deploy.sandbox.apiserver import protobuf
+from deploy.sandbox.apiserver.audit import AuditEvent
 from deploy.sandbox.apiserver.authentication import Tokens, User
 from deploy.sandbox.apiserver.authorization import Authorizer
+from deploy.sandbox.apiserver.bodies import read_delete_options, read_json, read_object
 from deploy.sandbox.apiserver.patches import apply_patch
 from deploy.sandbox.apiserver.request_paths import Target
 from deploy.sandbox.apiserver.responses import json_response
@@ -31,12 +31,8 @@ from deploy.sandbox.errors import (
     not_found,
     request_timeout,
     unknown_path,
-    unsupported_media_type,
 )
 from deploy.sandbox.resources import PODS, Document, Resource
-
-REQUEST_TIMEOUT_S = 34.0
-JSON_BODIES = ("", "application/json", "application/octet-stream", "text/plain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +51,6 @@ class Request:
         return Key(self.resource, self.target.namespace, self.target.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEvent:
-    """What is remembered of a write: who, what, the answer, and what admission had to say."""
-
-    user: User
-    verb: str
-    path: str
-    code: int
-    annotations: dict[str, str]
-
-
 class Api:
     """Handles every request that is about objects of this server."""
 
@@ -77,7 +62,9 @@ class Api:
         authorizer: Authorizer,
         tokens: Tokens,
         audit: deque[AuditEvent],
+        request_timeout_s: float,
     ) -> None:
+        self._request_timeout_s = request_timeout_s
         self._audit = audit
         self._store = store
         self._writer = writer
@@ -159,7 +146,7 @@ class Api:
         )
 
     async def _create(self, request: Request) -> web.StreamResponse:
-        document = await _object_of(request.http)
+        document = await read_object(request.http)
         if request.resource.create_only:
             answer = answer_review(
                 request.resource,
@@ -172,36 +159,36 @@ class Api:
         if request.target.name:
             raise method_not_allowed(request.resource)
         name = (document.get("metadata") or {}).get("name", "")
-        write = _write(request, name=name, options_kind="CreateOptions")
+        write = self._write(request, name=name, options_kind="CreateOptions")
         return await self._written(request, write, self._writer.create(write, document), status=201)
 
     async def _update(self, request: Request) -> web.StreamResponse:
-        document = await _object_of(request.http)
-        write = _write(request)
+        document = await read_object(request.http)
+        write = self._write(request)
         return await self._written(request, write, self._writer.update(write, lambda _: document))
 
     async def _patch(self, request: Request) -> web.StreamResponse:
-        patch = await _json_of(request.http)
+        patch = await read_json(request.http)
         content_type = request.http.headers.get("Content-Type", "")
-        write = _write(request)
+        write = self._write(request)
         change = self._writer.update(write, lambda current: apply_patch(content_type, patch, current))
         return await self._written(request, write, change)
 
     async def _delete(self, request: Request) -> web.StreamResponse:
-        options = await _delete_options(request.http)
-        write = _write(request, dry_run=options.get("dryRun"), options_kind="DeleteOptions")
+        options = await read_delete_options(request.http)
+        write = self._write(request, dry_run=options.get("dryRun"), options_kind="DeleteOptions")
         deleted = self._writer.delete(write, options)
         if request.resource is PODS:
             return await self._written(request, write, deleted)
         return await self._written(request, write, _deleted_status(request.resource, deleted))
 
     async def _delete_collection(self, request: Request) -> web.StreamResponse:
-        options = await _delete_options(request.http)
+        options = await read_delete_options(request.http)
         selection = parse_selection(request.resource, request.http.query)
         for document in self._store.select(request.resource, request.target.namespace):
             if selection.matches(document):
                 metadata = document["metadata"]
-                write = _write(
+                write = self._write(
                     request,
                     name=metadata["name"],
                     namespace=metadata.get("namespace", ""),
@@ -210,12 +197,40 @@ class Api:
                 await self._writer.delete(write, options)
         return json_response({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
 
+    def _write(
+        self,
+        request: Request,
+        *,
+        name: str = "",
+        namespace: str = "",
+        dry_run: Any = None,
+        options_kind: str = "UpdateOptions",
+    ) -> Write:
+        query = request.http.query
+        options: Document = {"kind": options_kind, "apiVersion": "meta.k8s.io/v1"}
+        is_dry = "All" in (dry_run or query.getall("dryRun", []))
+        if is_dry:
+            options["dryRun"] = ["All"]
+        for parameter in ("fieldManager", "fieldValidation"):
+            if value := query.get(parameter):
+                options[parameter] = value
+        return Write(
+            user=request.user,
+            resource=request.resource,
+            namespace=namespace or request.target.namespace,
+            name=name or request.target.name,
+            subresource=request.target.subresource,
+            dry_run=is_dry,
+            deadline=time.monotonic() + self._request_timeout_s,
+            options=options,
+        )
+
     async def _written(
         self, request: Request, write: Write, work: Awaitable[Document], *, status: int = 200
     ) -> web.StreamResponse:
         code = 500
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(self._request_timeout_s):
                 document = await work
             code = status
         except TimeoutError as error:
@@ -260,64 +275,6 @@ def _has_subresource(resource: Resource, subresource: str) -> bool:
 def _list_item(document: Document) -> Document:
     # Items of a list of built-in kinds say nothing about their kind in a real cluster.
     return {field: value for field, value in document.items() if field not in ("kind", "apiVersion")}
-
-
-def _write(
-    request: Request,
-    *,
-    name: str = "",
-    namespace: str = "",
-    dry_run: Any = None,
-    options_kind: str = "UpdateOptions",
-) -> Write:
-    query = request.http.query
-    options: Document = {"kind": options_kind, "apiVersion": "meta.k8s.io/v1"}
-    is_dry = "All" in (dry_run or query.getall("dryRun", []))
-    if is_dry:
-        options["dryRun"] = ["All"]
-    for parameter in ("fieldManager", "fieldValidation"):
-        if value := query.get(parameter):
-            options[parameter] = value
-    return Write(
-        user=request.user,
-        resource=request.resource,
-        namespace=namespace or request.target.namespace,
-        name=name or request.target.name,
-        subresource=request.target.subresource,
-        dry_run=is_dry,
-        deadline=time.monotonic() + REQUEST_TIMEOUT_S,
-        options=options,
-    )
-
-
-async def _json_of(http: web.Request) -> Any:
-    body = await http.read()
-    try:
-        return json.loads(body) if body else {}
-    except ValueError as error:
-        raise bad_request(f"the request's body is not JSON: {error}") from error
-
-
-async def _object_of(http: web.Request) -> Document:
-    media_type = http.headers.get("Content-Type", "").partition(";")[0].strip()
-    if media_type == protobuf.MEDIA_TYPE:
-        return protobuf.decode_review(await http.read())
-    if media_type not in JSON_BODIES:
-        raise unsupported_media_type(f"this API server reads application/json, not {media_type}")
-    document = await _json_of(http)
-    if not isinstance(document, dict):
-        raise bad_request("the request's body is not an object")
-    return document
-
-
-async def _delete_options(http: web.Request) -> Document:
-    options = await _object_of(http)
-    query = http.query
-    if grace := query.get("gracePeriodSeconds"):
-        options = options | {"gracePeriodSeconds": int(grace)}
-    if propagation := query.get("propagationPolicy"):
-        options = options | {"propagationPolicy": propagation}
-    return options
 
 
 async def _deleted_status(resource: Resource, deleted: Awaitable[Document]) -> Document:

@@ -16,7 +16,8 @@ from aiohttp import web
 from deploy.sandbox.apiserver import frontpage
 from deploy.sandbox.apiserver.admission import ValidatingAdmission
 from deploy.sandbox.apiserver.aggregation import Aggregator, is_available
-from deploy.sandbox.apiserver.api import Api, AuditEvent, verb_of
+from deploy.sandbox.apiserver.api import Api, verb_of
+from deploy.sandbox.apiserver.audit import AuditEvent
 from deploy.sandbox.apiserver.authentication import Tokens, User, authenticate
 from deploy.sandbox.apiserver.authorization import AllowKnownUsers, Attributes, Authorizer, refusal
 from deploy.sandbox.apiserver.backends import Backends
@@ -31,6 +32,7 @@ from deploy.sandbox.resources import CONFIGMAPS, NAMESPACES, Document, Resource
 
 log = logging.getLogger(__name__)
 
+REQUEST_TIMEOUT_S = 34.0
 FIRST_NAMESPACES = ("default", "kube-system")
 
 
@@ -62,6 +64,7 @@ class ApiServer:
         latency_s: float = 0.0,
         authorizer: Authorizer | None = None,
         history_limit: int = 10_000,
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
         self.host = host
         self.port = port
@@ -71,6 +74,7 @@ class ApiServer:
         self.store = ObjectStore(history_limit=history_limit)
         self.audit: deque[AuditEvent] = deque(maxlen=1000)
         self._certificates = certificates
+        self._request_timeout_s = request_timeout_s
         self._doors = AsyncExitStack()
 
     @property
@@ -116,6 +120,7 @@ class ApiServer:
             authorizer=self.authorizer,
             tokens=self.tokens,
             audit=self.audit,
+            request_timeout_s=self._request_timeout_s,
         )
 
     def _serving_context(self) -> ssl.SSLContext:
