@@ -27,7 +27,6 @@ ASK_TIMEOUT_S = 3.0
 FIRST_PERIOD_S = 0.5
 """How long to wait after a refresh that failed before any has succeeded."""
 LONGEST_REFRESH_S = 30.0
-PODS_MAX_AGE_S = 120.0
 
 
 class Cluster(Protocol):
@@ -148,7 +147,7 @@ class Collector:
                 f"{title} is not there, or could not be listed yet: look whether it exists and whether our "
                 "service account may list and watch it, its ReplicaSets and its pods."
             )
-        if now - state.as_of > PODS_MAX_AGE_S:
+        if now - state.as_of > self.max_age_s:
             raise PodsUnknown(f"Nothing was heard of the pods of {title} for {now - state.as_of:.0f} s.")
         return state
 

@@ -86,8 +86,6 @@ async def test_an_expired_certificate_gets_nothing(adapter: Adapter) -> None:
 
 async def test_a_user_in_many_groups_is_heard(adapter: Adapter) -> None:
     """The front proxy sends one header for each."""
-    seen: list[int] = []
-    adapter.cluster.is_allowed = lambda spec: not seen.append(len(spec["groups"]))
+    adapter.cluster.is_allowed = lambda spec: len(spec["groups"]) == 501
     groups = [("X-Remote-Group", f"group-{number}") for number in range(500)]
     assert (await adapter.ask(DEMAND, headers=[HPA[0], *groups])).code == 200
-    assert seen == [501]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -99,8 +99,13 @@ async def test_every_namespace_can_be_read_at_once(adapter: Adapter) -> None:
     """kubectl writes the star as %2A; whoever reads it must be allowed to everywhere."""
     elsewhere = load(of=pool("default", namespace="other"), waiting=5)
     adapter.pools.known.append(PoolState(pool=elsewhere.pool, load=elsewhere))
-    seen = []
-    adapter.cluster.is_allowed = lambda spec: not seen.append(spec["resourceAttributes"])
+    seen: list[dict[str, str]] = []
+
+    def allow(spec: Mapping[str, Any]) -> bool:
+        seen.append(spec["resourceAttributes"])
+        return True
+
+    adapter.cluster.is_allowed = allow
     answer = await adapter.ask(f"{GROUP}/namespaces/%2A/celery_demand", headers=HPA)
     assert [value for _, value in answer.items] == ["11", "5"]
     assert "namespace" not in seen[0]

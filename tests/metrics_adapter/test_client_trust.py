@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from multidict import CIMultiDict
 
 from metrics_adapter.client_trust import (
@@ -114,7 +115,7 @@ def test_a_subject_without_a_common_name_is_nobody(authority: Authority) -> None
         .serial_number(1)
         .not_valid_before(NOW)
         .not_valid_after(NOW.replace(year=NOW.year + 1, day=1))
-        .sign(authority.client_ca.key, authority.client_ca.certificate.signature_hash_algorithm)
+        .sign(authority.client_ca.key, hashes.SHA256())
     )
     assert user_of_certificate(nameless) is None
 

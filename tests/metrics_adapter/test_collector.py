@@ -1,0 +1,259 @@
+"""Pools are measured in the background; what fails grows old and is never made up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from metrics_adapter.brokers import Broker, Brokers
+from metrics_adapter.collector import Collector
+from metrics_adapter.freshness import PoolState
+from shared.pools import Configuration, Pool
+from shared.workers import Fleet
+from tests.fakes.celery import FakeCelery, fake_worker
+from tests.fakes.kubernetes import FakeCluster
+from tests.metrics_adapter.builders import Clock, configuration, pool, tasks
+
+
+@dataclass
+class Refreshes:
+    """What was observed, and a way to wait for it."""
+
+    seen: list[tuple[str, str | None]] = field(default_factory=list)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def refreshed(self, pool: Pool, *, seconds: float, failure: str | None) -> None:
+        self.seen.append((pool.name, failure))
+        self._changed.set()
+
+    async def of(self, name: str, count: int) -> None:
+        """Return when this pool has been refreshed so many times."""
+        while [seen for seen, _ in self.seen].count(name) < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class StuckWorkers:
+    """A broker that takes every question and answers none."""
+
+    is_closed = False
+
+    async def inspect(self, nodes: Collection[str], *, timeout_s: float) -> Fleet:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def queue_lengths(self, queues: Collection[str], *, timeout_s: float) -> Mapping[str, int]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+class BrokenWorkers(StuckWorkers):
+    """A door with a bug."""
+
+    async def inspect(self, nodes: Collection[str], *, timeout_s: float) -> Fleet:
+        raise ValueError("redis://user:hunter2@broker")
+
+    async def queue_lengths(self, queues: Collection[str], *, timeout_s: float) -> Mapping[str, int]:
+        return {}
+
+
+@dataclass(kw_only=True)
+class Lab:
+    """A collector on a cluster and a fleet in memory."""
+
+    configuration: Configuration
+    cluster: FakeCluster = field(default_factory=FakeCluster)
+    celery: FakeCelery = field(default_factory=FakeCelery)
+    clock: Clock = field(default_factory=Clock)
+    wall: Clock = field(default_factory=lambda: Clock(time.time()))
+    refreshes: Refreshes = field(default_factory=Refreshes)
+
+    def __post_init__(self) -> None:
+        self.collector = Collector(
+            self.cluster.cache, observer=self.refreshes, clock=self.clock, wall_clock=self.wall
+        )
+        self.collector.adopt(self.configuration)
+
+    @property
+    def broker(self) -> Broker:
+        return Broker(name="b1", workers=self.celery)
+
+    async def refresh(self) -> PoolState:
+        """Refresh every pool once; returns the first one's state."""
+        for each in self.configuration.pools:
+            await self.collector.refresh(each, self.broker)
+        return self.state
+
+    @property
+    def state(self) -> PoolState:
+        return self.collector.states()[0]
+
+
+@pytest.fixture
+def lab() -> Lab:
+    """One pool, airflow/default, of two ready workers; one runs a task, one task waits."""
+    lab = Lab(configuration=configuration())
+    lab.cluster.add_workload("default-worker", replicas=2, namespace="airflow")
+    lab.celery = FakeCelery.of(
+        fake_worker("celery@default-worker-0", *tasks(1)), fake_worker("celery@default-worker-1")
+    )
+    lab.celery.lengths["default"] = 1
+    return lab
+
+
+async def test_a_refresh_measures_a_pool(lab: Lab) -> None:
+    state = await lab.refresh()
+    assert state.load is not None
+    assert (state.load.demand, state.problem) == (2, None)
+    assert state.refusal(max_age_s=60) is None
+    assert lab.refreshes.seen == [("default", None)]
+
+
+async def test_the_adapter_only_asks(lab: Lab) -> None:
+    await lab.refresh()
+    assert {call.method for call in lab.celery.calls} == {"inspect", "queue_lengths"}
+    assert lab.cluster.writes == []
+
+
+async def test_values_grow_old_while_the_broker_is_away(lab: Lab) -> None:
+    await lab.refresh()
+    lab.celery.broken = True
+    lab.clock.now = 61.0
+    state = await lab.refresh()
+    assert state.load is not None
+    assert (state.load.demand, state.age_s) == (2, 61.0)
+    assert "switched off" in (state.refusal(max_age_s=60) or "")
+    lab.celery.broken = False
+    assert (await lab.refresh()).refusal(max_age_s=60) is None
+
+
+async def test_a_failing_refresh_is_a_complaint_before_it_is_a_refusal(lab: Lab) -> None:
+    """/readyz tells of it while the values are still young enough."""
+    await lab.refresh()
+    lab.celery.broken = True
+    state = await lab.refresh()
+    assert state.refusal(max_age_s=60) is None
+    assert (state.complaint(max_age_s=60) or "").startswith("Pool airflow/default: ")
+
+
+async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="metrics_adapter")
+    for is_broken in (True, True, True, False, False):
+        lab.celery.broken = is_broken
+        await lab.refresh()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_the_age_counts_from_before_the_question(lab: Lab) -> None:
+    """A slow answer is old when it arrives."""
+
+    def take_a_while(_: object) -> None:
+        lab.clock.now = 2.5
+
+    lab.celery.before_answer = take_a_while
+    assert (await lab.refresh()).age_s == 2.5
+
+
+async def test_a_pool_without_its_workload_is_not_empty(lab: Lab) -> None:
+    lab.cluster.delete_workload("default-worker", namespace="airflow")
+    state = await lab.refresh()
+    assert state.load is None
+    assert "Deployment airflow/default-worker is not there" in (state.refusal(max_age_s=60) or "")
+    assert lab.refreshes.seen == [("default", "kubernetes")]
+
+
+async def test_pods_that_nobody_has_seen_for_long_are_not_believed(lab: Lab) -> None:
+    lab.cluster.cache.freeze()
+    lab.wall.now += 61.0
+    assert "Nothing was heard of the pods" in ((await lab.refresh()).problem or "")
+
+
+async def test_silence_of_every_worker_is_a_failure(lab: Lab) -> None:
+    await lab.refresh()
+    lab.celery.silent = set(lab.celery.workers)
+    await lab.refresh()
+    assert lab.refreshes.seen[-1] == ("default", "silent")
+
+
+async def test_a_silent_worker_keeps_its_slots_from_the_refresh_before(lab: Lab) -> None:
+    await lab.refresh()
+    lab.celery.silent = {"celery@default-worker-1"}
+    state = await lab.refresh()
+    assert state.load is not None
+    assert state.load.demand == 1 + 1 + 4
+
+
+async def test_only_workers_that_can_answer_are_asked(lab: Lab) -> None:
+    lab.cluster.edit_pod("default-worker-1", namespace="airflow", is_terminating=True)
+    await lab.refresh()
+    assert lab.celery.calls[0].nodes == {"celery@default-worker-0"}
+
+
+async def test_what_should_not_occur_ends_nothing_and_tells_no_secret(lab: Lab) -> None:
+    await lab.collector.refresh(lab.configuration.pools[0], Broker(name="b", workers=BrokenWorkers()))
+    assert lab.refreshes.seen == [("default", "bug")]
+    assert "ValueError" in (lab.state.problem or "")
+    assert "hunter2" not in (lab.state.problem or "")
+
+
+async def test_a_slow_pool_does_not_stall_the_others() -> None:
+    """Each has a task of its own."""
+    slow, fast = pool("slow", broker={"url": "redis://stuck/0"}), pool("fast")
+    lab = Lab(configuration=configuration(slow, fast, refresh="0.01s"), clock=Clock())
+    lab.cluster.add_workload("slow-worker", namespace="airflow")
+    lab.cluster.add_workload("fast-worker", namespace="airflow")
+    brokers = Brokers(
+        lambda of: of.broker.url or "",
+        connect=lambda url, **_: StuckWorkers() if "stuck" in url else lab.celery,
+    )
+    collecting = asyncio.create_task(lab.collector.collect(lab.configuration, brokers))
+    await lab.refreshes.of("fast", 3)
+    collecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await collecting
+    assert {name for name, _ in lab.refreshes.seen} == {"fast"}
+    assert [state.load is None for state in lab.collector.states()] == [True, False]
+
+
+async def test_another_configuration_keeps_what_is_known_of_pools_that_stay(lab: Lab) -> None:
+    await lab.refresh()
+    lab.collector.adopt(configuration(pool("new"), pool(slotsPerWorker=4), maxAge="30s"))
+    new, kept = lab.collector.states()
+    assert (new.load, kept.load is not None, lab.collector.max_age_s) == (None, True, 30.0)
+    lab.collector.adopt(configuration(pool("new")))
+    lab.collector.adopt(configuration())
+    assert lab.state.load is None
+
+
+async def test_pools_of_one_broker_share_its_connection() -> None:
+    opened: list[FakeCelery] = []
+
+    def connect(url: str, **_: object) -> FakeCelery:
+        opened.append(FakeCelery())
+        return opened[-1]
+
+    brokers = Brokers(lambda of: of.broker.url or "", connect=connect)
+    same = [brokers.of(pool("one")), brokers.of(pool("two"))]
+    other = brokers.of(pool("three", broker={"url": "redis://broker/1"}))
+    prefixed = {"url": "redis://broker/0", "transportOptions": {"global_keyprefix": "x"}}
+    assert same[0] is same[1]
+    assert len({same[0].name, other.name, brokers.of(pool("four", broker=prefixed)).name}) == 3
+    await brokers.close()
+    assert [celery.is_closed for celery in opened] == [True, True, True]
+
+
+def test_a_broker_keeps_its_name_and_tells_nothing() -> None:
+    """Readings from before a change of the configuration must still know which queues they share."""
+    url = "redis://:hunter2@broker/0"
+    names = [Brokers(lambda _: url, connect=lambda url, **_: FakeCelery()).of(pool()).name for _ in range(2)]
+    assert names[0] == names[1]
+    assert "hunter2" not in names[0]
