@@ -1,0 +1,202 @@
+"""One connection to the broker, speaking Celery's remote control protocol. Blocking; for one thread.
+
+Four rules of this protocol shape the file:
+
+- Our connection is never the shared pool's: ten concurrent users of that one lock each other out for ever.
+- On Redis every consumer takes part in returning unacknowledged tasks to their queues after *its own*
+  visibility timeout. Ours would hand out tasks a second time that run longer than an hour, so it looks at
+  bookkeeping keys of its own, which are always empty.
+- The reply queue exists only while somebody listens: a name left behind makes every later reply slower.
+- Nothing retries by itself: kombu's default is to try for ever, and a caller's deadline is near.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+from kombu import Connection, Consumer, Producer, Queue
+from kombu.exceptions import ChannelError
+from kombu.message import Message
+from kombu.pidbox import Mailbox
+
+Heard = Callable[[str, Mapping[str, Any]], None]
+"""Takes a ticket and the replies that came under it, by node name."""
+
+_OWN_BOOKKEEPING = {
+    "unacked_key": "unacked.celery-hpa",
+    "unacked_index_key": "unacked_index.celery-hpa",
+    "unacked_mutex_key": "unacked_mutex.celery-hpa",
+}
+_REPLY_QUEUE_EXPIRES_S = 10.0
+_NOT_FOUND = 404
+
+
+class BrokerConnection:
+    """Connects when made. Any exception of kombu's transports can leave any method: abandon it then."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        control_exchange: str,
+        transport_options: Mapping[str, Any],
+        timeout_s: float,
+        heard: Heard,
+    ) -> None:
+        self._heard = heard
+        self._connection = Connection(
+            url,
+            connect_timeout=timeout_s,
+            heartbeat=0,
+            transport_options=_timeouts(timeout_s) | dict(transport_options) | _OWN_BOOKKEEPING,
+        )
+        self._connection.ensure_connection(
+            max_retries=len(self._connection.alt) or 1, interval_start=0, interval_step=0, timeout=timeout_s
+        )
+        self._channel = self._connection.channel()
+        mailbox = Mailbox(control_exchange, type="fanout")
+        self._exchange = mailbox.exchange(self._channel)
+        self._exchange.declare()
+        self._producer = Producer(self._channel, auto_declare=False, serializer="json")
+        self._reply_exchange = mailbox.reply_exchange.name
+        self._replies = _reply_queue(mailbox)(self._channel)
+        self._consumer: Consumer | None = None
+        self._counting: Any = None
+
+    def listen(self) -> None:
+        """Declare the reply queue; the broker's answer also proves that the connection is alive."""
+        if self._consumer is None:
+            consumer = Consumer(
+                self._channel, [self._replies], accept=["json"], no_ack=True, auto_declare=False
+            )
+            consumer.register_callback(self._receive)
+            self._replies.declare()
+            consumer.consume()
+            self._consumer = consumer
+
+    def hush(self) -> None:
+        """Remove the reply queue, and with it whatever arrives too late."""
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            consumer.cancel()
+            self._replies.delete()
+            self._forget_binding()
+
+    def publish(
+        self, method: str, arguments: Mapping[str, Any], *, nodes: Collection[str], ticket: str
+    ) -> None:
+        """Send a command that only `nodes` obey; their replies come under `ticket` to whoever drains."""
+        self._producer.publish(
+            {
+                "method": method,
+                "arguments": dict(arguments),
+                "destination": sorted(nodes),
+                "pattern": None,
+                "matcher": None,
+                "ticket": ticket,
+                "reply_to": {"exchange": self._reply_exchange, "routing_key": self._replies.routing_key},
+            },
+            exchange=self._exchange.name,
+            headers={"clock": 0, "expires": 0},
+        )
+
+    def drain(self, timeout_s: float) -> None:
+        """Hand over what arrives; returns after some of it, or after `timeout_s` without any."""
+        with suppress(socket.timeout):
+            self._connection.drain_events(timeout=timeout_s)
+
+    def queue_length(self, queue: str) -> int:
+        """Messages ready in the queue; 0 when there is no such queue."""
+        # A channel of its own, and a new one after a miss: RabbitMQ closes the one that asked for a missing
+        # queue, and the library does not notice.
+        counting = self._counting or self._connection.channel()
+        self._counting = None
+        try:
+            length = int(counting.queue_declare(queue=queue, passive=True).message_count)
+        except ChannelError as error:
+            if int(error.reply_code or 0) != _NOT_FOUND:
+                raise
+            with suppress(Exception):
+                counting.close()
+            return 0
+        self._counting = counting
+        return length
+
+    def close(self) -> None:
+        """Leave nothing behind at the broker."""
+        self.hush()
+        self._connection.release()
+
+    def abandon(self) -> None:
+        """Close as far as a broken connection can be closed."""
+        # Whatever goes wrong here is what was wrong before.
+        with suppress(Exception):
+            self._connection.collect(socket_timeout=0.1)
+
+    def _forget_binding(self) -> None:
+        """kombu's virtual transports note every binding in memory and never strike it off."""
+        if state := getattr(self._channel, "state", None):
+            table = state.exchanges[self._reply_exchange]["table"]
+            table[:] = [binding for binding in table if binding[-1] != self._replies.name]
+
+    def _receive(self, body: Any, message: Message) -> None:
+        ticket = message.headers.get("ticket")
+        if isinstance(ticket, str) and isinstance(body, dict):
+            self._heard(ticket, body)
+
+
+def _reply_queue(mailbox: Mailbox) -> Queue:
+    """Ours alone, by a new name each time: a dead connection may hold an exclusive queue for a while."""
+    routing_key = str(uuid4())
+    return Queue(
+        f"{routing_key}.{mailbox.reply_exchange.name}",
+        exchange=mailbox.reply_exchange,
+        routing_key=routing_key,
+        durable=False,
+        exclusive=True,
+        auto_delete=True,
+        expires=_REPLY_QUEUE_EXPIRES_S,
+    )
+
+
+def _timeouts(timeout_s: float) -> dict[str, Any]:
+    """For Redis and for AMQP; each transport leaves the other's aside."""
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+        "read_timeout": timeout_s,
+        "write_timeout": timeout_s,
+    }
+
+
+def address(url: str) -> str:
+    """Where the broker is, without user and password."""
+    return ", ".join(map(_address, url.split(";")))
+
+
+def _address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    except ValueError:
+        return "of this configuration"
+
+
+def redacted(text: str, *, url: str) -> str:
+    """`text` without the passwords of `url`, as written there or decoded."""
+    for part in url.split(";"):
+        for secret in _secrets(part):
+            text = text.replace(secret, "***")
+    return text
+
+
+def _secrets(url: str) -> list[str]:
+    userinfo = url.partition("://")[2].rpartition("@")[0]
+    password = userinfo.partition(":")[2]
+    return [password, unquote(password)] if password else []

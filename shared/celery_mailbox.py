@@ -1,0 +1,276 @@
+"""Questions to workers, many at a time on one connection: a thread, tickets, deadlines of our own.
+
+Coroutines hand questions over; the thread publishes each command under a ticket and listens for all tickets
+at once, so that a question which some worker leaves unanswered never holds up the next. A question ends when
+everybody who was asked has answered everything, or at its deadline with what came until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+from shared.celery_broker import BrokerConnection, Heard, address, redacted
+from shared.celery_replies import MalformedReply
+from shared.errors import BrokerUnavailable
+
+Result = TypeVar("Result")
+Connect = Callable[[Heard], BrokerConnection]
+"""How a connection is made; it blocks."""
+Replies = Mapping[str, Any]
+"""What the workers answered to one command, parsed, by node name."""
+
+_TICK_S = 0.01
+"""How long a new question may wait while the thread listens for the answers to others."""
+_GRACE_S = 0.5
+"""How long past its deadline a caller waits for a thread that sits in a blocking call or gets no CPU."""
+_ATTEMPTS = 2
+"""A question that met a broken connection is asked once more on a new one: commands can be repeated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One remote control command for some workers."""
+
+    method: str
+    nodes: frozenset[str]
+    parse: Callable[[Any], Any]
+    """Turns a reply into a value; raises MalformedReply, which leaves the node unanswered."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Work(Generic[Result]):
+    """Something the thread is to do, by when, and who waits for it."""
+
+    def __init__(self, *, deadline: float) -> None:
+        self.deadline = deadline
+        self.attempts = 0
+        self.answer: Future[Result] = Future()
+
+    def start(self, broker: BrokerConnection) -> None:
+        raise NotImplementedError
+
+    def hear(self, ticket: str, replies: Mapping[str, Any]) -> None:
+        """Take what came under `ticket`, unless that is somebody else's or long past."""
+
+    @property
+    def is_complete(self) -> bool:
+        return True
+
+    def result(self) -> Result:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_result(self.result())
+
+    def fail(self, error: BrokerUnavailable) -> None:
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(error)
+
+
+class _Question(_Work[tuple[Replies, ...]]):
+    """Commands published back to back, whose answers are awaited together."""
+
+    def __init__(self, commands: Sequence[Command], *, deadline: float) -> None:
+        super().__init__(deadline=deadline)
+        self._commands = commands
+        self._tickets: dict[str, int] = {}
+        self._replies: list[dict[str, Any]] = []
+        self._missing: list[set[str]] = []
+
+    def start(self, broker: BrokerConnection) -> None:
+        self._tickets = {uuid4().hex: index for index in range(len(self._commands))}
+        self._replies = [{} for _ in self._commands]
+        self._missing = [set(command.nodes) for command in self._commands]
+        broker.listen()
+        for ticket, index in self._tickets.items():
+            command = self._commands[index]
+            broker.publish(command.method, command.arguments, nodes=command.nodes, ticket=ticket)
+
+    def hear(self, ticket: str, replies: Mapping[str, Any]) -> None:
+        index = self._tickets.get(ticket)
+        if index is None:
+            return
+        for node in replies.keys() & self._missing[index]:
+            self._missing[index].discard(node)
+            with suppress(MalformedReply):
+                self._replies[index][node] = self._commands[index].parse(replies[node])
+
+    @property
+    def is_complete(self) -> bool:
+        return not any(self._missing)
+
+    def result(self) -> tuple[Replies, ...]:
+        return tuple(self._replies)
+
+
+class _Count(_Work[Mapping[str, int]]):
+    """Lengths of queues: the broker itself answers."""
+
+    def __init__(self, queues: Collection[str], *, deadline: float) -> None:
+        super().__init__(deadline=deadline)
+        self._queues = queues
+        self._lengths: dict[str, int] = {}
+
+    def start(self, broker: BrokerConnection) -> None:
+        self._lengths = {queue: broker.queue_length(queue) for queue in self._queues}
+
+    def result(self) -> Mapping[str, int]:
+        return self._lengths
+
+
+class Mailbox:
+    """The asyncio side: hands work to the thread and waits for it. For the coroutines of one event loop."""
+
+    def __init__(self, url: str, *, connect: Connect, connect_timeout_s: float) -> None:
+        self._url = url
+        self._connect_timeout_s = connect_timeout_s
+        self._desk = _Desk(url, connect=connect)
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    async def ask(self, commands: Sequence[Command], *, timeout_s: float) -> tuple[Replies, ...]:
+        """The replies to each command; at the deadline, those that came. Raises BrokerUnavailable."""
+        question = _Question(commands, deadline=time.monotonic() + timeout_s)
+        return await self._done(question, timeout_s=timeout_s)
+
+    async def count(self, queues: Collection[str], *, timeout_s: float) -> Mapping[str, int]:
+        """Ready messages by queue. Raises BrokerUnavailable."""
+        count = _Count(queues, deadline=time.monotonic() + timeout_s)
+        return await self._done(count, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Fail what is open, leave nothing at the broker, end the thread."""
+        self._is_closed = True
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._desk.inbox.put(None)
+            await asyncio.to_thread(thread.join, 2 * self._connect_timeout_s)
+
+    async def _done(self, work: _Work[Result], *, timeout_s: float) -> Result:
+        if self._is_closed:
+            raise BrokerUnavailable("This connection to the broker has been closed.")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._desk.serve, name="celery-control", daemon=True)
+            self._thread.start()
+        self._desk.inbox.put(work)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(work.answer), timeout_s + _GRACE_S)
+        except TimeoutError:
+            where = address(self._url)
+            raise BrokerUnavailable(
+                f"The broker {where} did not answer within {timeout_s:g} s; look whether it runs."
+            ) from None
+
+
+class _Desk:
+    """The thread side: everything here runs in the one thread that owns the connection."""
+
+    def __init__(self, url: str, *, connect: Connect) -> None:
+        self.inbox: SimpleQueue[_Work[Any] | None] = SimpleQueue()
+        self._url = url
+        self._connect = connect
+        self._broker: BrokerConnection | None = None
+        self._fresh: list[_Work[Any]] = []
+        self._open: list[_Work[Any]] = []
+
+    def serve(self) -> None:
+        """Work until the inbox holds None."""
+        while self._collect():
+            try:
+                self._turn()
+            except Exception as error:  # kombu's transports raise what they like, and this thread must live
+                self._lose(error)
+        self._hang_up()
+
+    def _collect(self) -> bool:
+        """Take in new work; with nothing else to do, wait for it. False: stop."""
+        try:
+            work = self.inbox.get(block=not self._open and not self._fresh)
+            while work is not None:
+                self._fresh.append(work)
+                work = self.inbox.get_nowait()
+        except Empty:
+            return True
+        return False
+
+    def _turn(self) -> None:
+        """Start what is new, listen for a moment, hand out what is done."""
+        self._fresh = [work for work in self._fresh if not work.answer.cancelled()]
+        while self._fresh:
+            broker = self._connected()
+            work = self._fresh.pop(0)
+            self._open.append(work)
+            work.attempts += 1
+            work.start(broker)
+        if self._broker is not None and not all(work.is_complete for work in self._open):
+            self._broker.drain(self._patience_s())
+        self._hand_out()
+
+    def _connected(self) -> BrokerConnection:
+        if self._broker is None:
+            try:
+                self._broker = self._connect(self._hear)
+            except Exception:
+                for work in self._fresh:
+                    work.attempts = _ATTEMPTS
+                raise
+        return self._broker
+
+    def _hear(self, ticket: str, replies: Mapping[str, Any]) -> None:
+        for work in self._open:
+            work.hear(ticket, replies)
+
+    def _patience_s(self) -> float:
+        deadline = min((work.deadline for work in self._open), default=0.0)
+        return min(_TICK_S, max(0.001, deadline - time.monotonic()))
+
+    def _hand_out(self) -> None:
+        now = time.monotonic()
+        done = [w for w in self._open if w.is_complete or w.deadline <= now or w.answer.cancelled()]
+        self._open = [work for work in self._open if work not in done]
+        for work in done:
+            work.finish()
+        if self._broker is not None and not self._open:
+            self._broker.hush()
+
+    def _lose(self, error: Exception) -> None:
+        """The connection broke: ask everything once more that was not asked twice."""
+        self._abandon()
+        work, self._fresh, self._open = self._open + self._fresh, [], []
+        for item in work:
+            if item.attempts < _ATTEMPTS:
+                self._fresh.append(item)
+            else:
+                item.fail(self._unavailable(error))
+
+    def _abandon(self) -> None:
+        broker, self._broker = self._broker, None
+        if broker is not None:
+            broker.abandon()
+
+    def _hang_up(self) -> None:
+        for work in self._open + self._fresh:
+            work.fail(BrokerUnavailable("This connection to the broker has been closed."))
+        if self._broker is not None:
+            # What a broken connection leaves behind, the broker's own expiry removes.
+            with suppress(Exception):
+                self._broker.close()
+
+    def _unavailable(self, error: Exception) -> BrokerUnavailable:
+        reason = redacted(f"{type(error).__name__}: {error}", url=self._url)
+        unavailable = BrokerUnavailable(
+            f"The broker {address(self._url)} cannot be used ({reason}); "
+            "look whether it runs and whether the pool's broker url is right."
+        )
+        unavailable.__cause__ = error
+        return unavailable

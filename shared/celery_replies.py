@@ -1,0 +1,128 @@
+"""What workers answer to remote control, read into values. Pure.
+
+Task arguments end here: Airflow's carry credentials, and nothing past this module can log what it never saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from shared.workers import Task, WorkerSnapshot
+
+Json = Any
+"""Decoded JSON that a worker sent."""
+
+_POOLS = {"thread": "threads"}
+"""Modules of celery.concurrency that are named otherwise than the --pool they serve."""
+
+
+class MalformedReply(ValueError):
+    """A worker answered with an error, or with something we cannot read; says nothing of the content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """The part of a worker's `stats` that matters here."""
+
+    slots: int
+    pool: str
+    pid: int
+
+
+def parse_stats(reply: Json) -> Stats:
+    """Slots, pool and pid of a worker."""
+    with _reading("stats"):
+        name = str(reply["pool"].get("implementation", "prefork")).partition(":")[0].rpartition(".")[2]
+        pool = _POOLS.get(name, name)
+        return Stats(slots=_slots(reply, pool), pool=pool, pid=int(reply["pid"]))
+
+
+def _slots(stats: Json, pool: str) -> int:
+    """Tasks it can run at a time.
+
+    max-concurrency says what the pool was started with: an autoscaler and pool_grow leave it behind, and only
+    prefork lists its processes.
+    """
+    if autoscaler := stats.get("autoscaler"):
+        return max(1, int(autoscaler["max"]))
+    if pool == "prefork" and (processes := stats["pool"].get("processes")):
+        return len(processes)
+    return max(1, int(stats["pool"]["max-concurrency"]))
+
+
+def parse_tasks(reply: Json) -> tuple[Task, ...]:
+    """The tasks of `active` or `reserved`."""
+    with _reading("a list of tasks"):
+        return tuple(map(_task, _list(reply)))
+
+
+def parse_scheduled(reply: Json) -> tuple[Task, ...]:
+    """The tasks of `scheduled`, which are held for their eta."""
+    with _reading("scheduled tasks"):
+        return tuple(_task(item["request"]) for item in _list(reply))
+
+
+def parse_active_queues(reply: Json) -> frozenset[str]:
+    """Names of the queues a worker consumes."""
+    with _reading("active queues"):
+        return frozenset(str(queue["name"]) for queue in _list(reply))
+
+
+def parse_acknowledgement(reply: Json) -> bool:
+    """True for an `ok`. It comes before the effect: only active_queues tells that a command was obeyed."""
+    with _reading("an acknowledgement"):
+        return "ok" in reply
+
+
+def snapshot(
+    node: str,
+    *,
+    stats: Stats,
+    active_queues: frozenset[str],
+    scheduled: tuple[Task, ...],
+    reserved: tuple[Task, ...],
+    active: tuple[Task, ...],
+) -> WorkerSnapshot:
+    """One worker from its answers, given in the order in which it was asked.
+
+    A task that moved on between two answers stands in both; it counts where it was seen last.
+    """
+    started = {task.id for task in active}
+    received = started | {task.id for task in reserved}
+    return WorkerSnapshot(
+        node=node,
+        slots=stats.slots,
+        active=active,
+        reserved=tuple(task for task in reserved if task.id not in started),
+        eta=tuple(task for task in scheduled if task.id not in received),
+        queues=active_queues,
+        pool=stats.pool,
+        pid=stats.pid,
+    )
+
+
+def _task(info: Mapping[str, Json]) -> Task:
+    started_at = info["time_start"]
+    return Task(
+        id=str(info["id"]),
+        name=str(info["name"]),
+        started_at=None if started_at is None else float(started_at),
+    )
+
+
+def _list(reply: Json) -> list[Json]:
+    if not isinstance(reply, list):
+        raise TypeError
+    return reply
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turns whatever a strange reply causes into MalformedReply, which holds none of its content."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise MalformedReply(f"A worker's reply is not {what}.") from None

