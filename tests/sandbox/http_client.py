@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDictProxy
+from yarl import URL
 
 from tests.sandbox.authority import Files
 
@@ -19,7 +21,7 @@ class Answer:
 
     status: int
     body: Any
-    headers: dict[str, str]
+    headers: CIMultiDictProxy[str]
     warnings: list[str]
 
 
@@ -36,13 +38,12 @@ class Client:
         data = None if body is None else json.dumps(body)
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
-        async with self.session.request(method, self.url + path, data=data, headers=sent) as response:
+        url = URL(self.url + path, encoded=True)
+        async with self.session.request(method, url, data=data, headers=sent) as response:
             text = await response.text()
             parsed = json.loads(text) if "json" in response.content_type else text
             warnings = response.headers.getall("Warning", [])
-            return Answer(
-                status=response.status, body=parsed, headers=dict(response.headers), warnings=warnings
-            )
+            return Answer(status=response.status, body=parsed, headers=response.headers, warnings=warnings)
 
     async def get(self, path: str, **headers: str) -> Answer:
         return await self.send("GET", path, **headers)

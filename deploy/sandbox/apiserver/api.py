@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -126,9 +127,10 @@ class Api:
             watch = replace(watch, render=lambda document: self._table(request, [document]))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request.http)
-        async for piece in events(self._store, watch):
-            if piece:
-                await response.write(piece.encode())
+        async with aclosing(events(self._store, watch)) as pieces:
+            async for piece in pieces:
+                if piece:
+                    await response.write(piece.encode())
         return response
 
     def _represented(self, request: Request, documents: list[Document]) -> web.Response | None:

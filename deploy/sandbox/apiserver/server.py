@@ -15,11 +15,12 @@ from aiohttp import web
 
 from deploy.sandbox.apiserver import frontpage
 from deploy.sandbox.apiserver.admission import ValidatingAdmission
-from deploy.sandbox.apiserver.aggregation import Aggregator, is_available
+from deploy.sandbox.apiserver.aggregation import Aggregator
 from deploy.sandbox.apiserver.api import Api, verb_of
 from deploy.sandbox.apiserver.audit import AuditEvent
 from deploy.sandbox.apiserver.authentication import Tokens, User, authenticate
 from deploy.sandbox.apiserver.authorization import AllowKnownUsers, Attributes, Authorizer, refusal
+from deploy.sandbox.apiserver.availability import is_available
 from deploy.sandbox.apiserver.backends import Backends
 from deploy.sandbox.apiserver.request_paths import Target, parse_path
 from deploy.sandbox.apiserver.responses import json_response

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 from deploy.sandbox.apiserver.selection import Selection
@@ -56,7 +56,7 @@ def parse_watch(
     )
 
 
-async def events(store: ObjectStore, watch: Watch) -> AsyncIterator[str]:
+async def events(store: ObjectStore, watch: Watch) -> AsyncGenerator[str, None]:
     """The lines of a watch's answer, one or more JSON events in each piece, until its time is over."""
     history = store.history(watch.resource)
     queue: asyncio.Queue[Change] = asyncio.Queue()
