@@ -60,6 +60,8 @@ class Pace:
     """The same for gevent and eventlet: an idle one looks at its commands every 2 s."""
     settle_green_s: float = 2.5
     """A green worker may start one more message for so long after it stopped consuming."""
+    give_back_s: float = 2.5
+    """For a worker to consume again; one that needs longer is left to the reconciler's next try."""
     hold_pause_s: float = 0.3
     """Between two looks at victims that are about to finish."""
     patches_at_once: int = 32
@@ -109,25 +111,18 @@ class Cordon:
         if queues:
             await self._workers.cancel_consumers(queues, timeout_s=self._pace.unheard_s)
 
-    async def restore_costs(self, pods: Iterable[Pod]) -> tuple[Pod, ...]:
-        """Put the costs back that stood there before; the records stay until the consumers are back, too.
-
-        Raises KubernetesError, after every request has ended.
-        """
-        return await self._patch_all((pod, _former_cost(pod)) for pod in pods)
-
-    async def release(self, pods: Collection[Pod], *, within_s: float) -> tuple[Pod, ...]:
+    async def release(self, pods: Collection[Pod]) -> tuple[Pod, ...]:
         """Give the consumers back, then take cost and record away; returns the pods that are free now.
 
         The others keep their record, for the next try. Raises BrokerUnavailable and KubernetesError.
         """
         queues = {self._node(pod): pod.mark.queues for pod in pods if pod.mark and pod.phase == "Running"}
-        back = await self.give_back(queues, within_s=within_s)
+        back = await self.give_back(queues)
         free = [pod for pod in pods if self._node(pod) not in queues or self._node(pod) in back]
         await self._patch_all((pod, {MARK_ANNOTATION: None, **_former_cost(pod)}) for pod in free)
         return tuple(free)
 
-    async def give_back(self, queues: Queues, *, within_s: float) -> frozenset[str]:
+    async def give_back(self, queues: Queues) -> frozenset[str]:
         """Add these consumers; returns the nodes seen to have them all. Raises BrokerUnavailable."""
 
         async def consume_again(nodes: Collection[str]) -> Collection[str]:
@@ -135,7 +130,7 @@ class Cordon:
             return [node for node, names in consumed.items() if names.issuperset(queues[node])]
 
         return await self._command_until(
-            self._workers.add_consumers, queues, consume_again, within_s=within_s
+            self._workers.add_consumers, queues, consume_again, within_s=self._pace.give_back_s
         )
 
     async def _command_until(
@@ -166,7 +161,7 @@ class Cordon:
     async def _patch_all(self, patches: Iterable[tuple[Pod, Annotations]]) -> tuple[Pod, ...]:
         limit = asyncio.Semaphore(self._pace.patches_at_once)
         results = await asyncio.gather(
-            *(self._patch(pod, annotations, limit) for pod, annotations in patches if annotations),
+            *(self._patch(pod, annotations, limit) for pod, annotations in patches),
             return_exceptions=True,
         )
         # All have ended: an undo that starts now cannot be overtaken by one of them.

@@ -27,7 +27,7 @@ MOST_ROUNDS = 16
 LOCK_WAIT_S = 2.0
 """For the round before, which may just be ending; the HPA and kubectl should not meet often."""
 MARKS_STAY = frozenset({"Busy", "Unsettled"})
-"""Refusals after which draining goes on, so that the next review finds the victims idle."""
+"""Refusals after which the victims of the last plan go on draining; the next review may find them idle."""
 
 
 class Drainer:

@@ -34,8 +34,6 @@ PAUSE_S = 0.1
 """Between two passes in any case: changes come in swarms."""
 LEADER_LEASE_S = 15
 RENEW_EVERY_S = 4.0
-RELEASE_S = 4.0
-"""For workers to consume again; those that need longer are tried again in the next pass."""
 
 _WHY = {
     Ending.COPIED: "their drain record was copied from another pod, or cannot be read",
@@ -146,7 +144,7 @@ class Reconciler:
         for pod in pods:
             # Until it has succeeded: an error of the broker or of Kubernetes must not be tried at every pass.
             self._patience[pool.key].failed(pod.uid, now=self._now())
-        free = await self._cordon(pool).release(pods, within_s=RELEASE_S)
+        free = await self._cordon(pool).release(pods)
         self._patience[pool.key].forget({pod.uid for pod in free})
         if not free:
             return
@@ -168,9 +166,9 @@ class Reconciler:
             for fault in (Fault.LACKS_QUEUES, Fault.CONSUMES)
         )
         cordon = self._cordon(pool)
-        await cordon.give_back(to_add, within_s=RELEASE_S)
+        await cordon.give_back(to_add)
         await cordon.mark((d.pod, mark) for d in wrong if (mark := d.record_to_write()) is not None)
-        await cordon.cancel(to_cancel, within_s=RELEASE_S)
+        await cordon.cancel(to_cancel, within_s=self._around.pace.confirm_s)
         for fault, nodes in ((Fault.LACKS_QUEUES, to_add), (Fault.CONSUMES, to_cancel)):
             if nodes:
                 self._around.telemetry.healed(pool, fault, len(nodes))

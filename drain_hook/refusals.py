@@ -45,7 +45,7 @@ def unsettled(scale_down: ScaleDown) -> Verdict:
     return _refuse(
         "Unsettled",
         f"While {_change(scale_down)} was being prepared, its workers kept changing and no choice of them "
-        "stood firm. Draining goes on; ask again in a few seconds.",
+        "stood firm. Ask again in a few seconds.",
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from shared.errors import CeleryHpaError, KubernetesError
@@ -25,10 +26,18 @@ class WorkloadLocked(CeleryHpaError):
 class RoundLocks:
     """Locks of workloads, by pool."""
 
-    def __init__(self, store: LeaseStore, *, holder: str, retry_pause_s: float = 0.05) -> None:
+    def __init__(
+        self,
+        store: LeaseStore,
+        *,
+        holder: str,
+        retry_pause_s: float = 0.05,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._holder = holder
         self._retry_pause_s = retry_pause_s
+        self._clock = clock
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._leases: dict[tuple[str, str], Lease] = {}
 
@@ -70,6 +79,7 @@ class RoundLocks:
                 name=f"celery-hpa-drain-{pool.workload.name}",
                 holder=self._holder,
                 duration_s=LEASE_DURATION_S,
+                clock=self._clock,
             )
         return self._leases[key]
 

@@ -27,8 +27,6 @@ MOST_PLANS = 4
 """A plan is made anew when a worker took a task while it was being drained; so often at most."""
 INSPECT_S = 1.0
 """For an answer about tasks; a silent worker costs all of it."""
-GIVE_BACK_S = 4.0
-"""For a worker to consume again; those that need longer are left to the reconciler."""
 
 
 class Cluster(picture.Cluster, PodWriter, Protocol):
@@ -222,13 +220,7 @@ class Round:
         held = await self._hold(plan)
         if held.refusal is None and _targets(held) != _targets(plan):
             return unsettled(self.scale_down)
-        verdict = self._decide(held)
-        if verdict.allowed:
-            # Pods that were marked earlier would go in place of the victims if their cost stayed this low.
-            with self._phase("answer"):
-                self._picture.see(await self._cordon.restore_costs(self._unused()))
-            self._stay_in_time()
-        return verdict if lease.is_held else lost_lock(self.scale_down)
+        return self._decide(held) if lease.is_held else lost_lock(self.scale_down)
 
     async def _hold(self, plan: DrainPlan) -> DrainPlan:
         """Wait a little for victims that are about to finish; silent ones would not tell."""
@@ -255,7 +247,7 @@ class Round:
 
     async def _release(self, pods: Collection[Pod], *, reason: str) -> None:
         with self._phase("release"):
-            free = await self._cordon.release(pods, within_s=GIVE_BACK_S)
+            free = await self._cordon.release(pods)
         self._around.telemetry.released(self.pool, reason, len(free))
 
     async def _was_applied(self) -> bool:
