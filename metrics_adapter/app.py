@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from prometheus_client import CollectorRegistry
@@ -27,6 +28,8 @@ NAME = "metrics_adapter"
 SERVICE = "metrics-adapter"
 """Name of the Service in front of us: a certificate of our own is made for it."""
 API_SERVICE = f"{VERSION}.{GROUP}"
+
+FIRST_SYNC_S = 2.0
 
 MakeBrokers = Callable[[Callable[[Pool], str]], Brokers]
 """From how a pool's broker URL is found."""
@@ -104,6 +107,7 @@ async def _collect(
     while True:
         version, configuration = file.version, file.current
         cache.follow(WorkloadKey(p.workload.kind, p.namespace, p.workload.name) for p in configuration.pools)
+        await _first_sync(cache)
         brokers = make_brokers(file.broker_url)
         try:
             async with asyncio.TaskGroup() as group:
@@ -112,6 +116,13 @@ async def _collect(
                 collecting.cancel()
         finally:
             await brokers.close()
+
+
+async def _first_sync(cache: WorkloadCache) -> None:
+    """Saves every pool a first refresh that fails, and a warning; what cannot be listed holds nobody up."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_SYNC_S):
+            await cache.wait_synced()
 
 
 def _health(file: ConfigurationFile, trust: TrustSource, collector: Collector) -> Health:

@@ -90,9 +90,10 @@ class Collector:
                 group.create_task(self._keep_fresh(pool, broker, period_s=configuration.refresh))
 
     def adopt(self, configuration: Configuration) -> None:
-        """These are the pools from now on; what is known of those that stay is kept."""
+        """These are the pools from now on; what is known of those that keep their workload is kept."""
         self._pools, self.max_age_s = configuration.pools, configuration.max_age
-        kept = {pool.key for pool in self._pools}
+        before = {key: reading.pool.workload for key, reading in self._readings.items()}
+        kept = {pool.key for pool in self._pools if before.get(pool.key, pool.workload) == pool.workload}
         for known in (self._readings, self._taken_at, self._problems):
             for key in known.keys() - kept:
                 del known[key]

@@ -229,8 +229,7 @@ async def test_another_configuration_keeps_what_is_known_of_pools_that_stay(lab:
     lab.collector.adopt(configuration(pool("new"), pool(slotsPerWorker=4), maxAge="30s"))
     new, kept = lab.collector.states()
     assert (new.load, kept.load is not None, lab.collector.max_age_s) == (None, True, 30.0)
-    lab.collector.adopt(configuration(pool("new")))
-    lab.collector.adopt(configuration())
+    lab.collector.adopt(configuration(pool(workload={"name": "other"})))
     assert lab.state.load is None
 
 
