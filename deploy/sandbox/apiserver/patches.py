@@ -39,7 +39,10 @@ def apply_patch(content_type: str, patch: Any, target: Document) -> Document:
             f"the body of the request was in an unknown format - accepted media types include: "
             f"{', '.join(PATCH_TYPES)}"
         )
-    patched = PATCH_TYPES[media_type](target, patch)
+    try:
+        patched = PATCH_TYPES[media_type](target, patch)
+    except (AttributeError, TypeError) as error:
+        raise bad_request(f"the patch does not fit the object: {error}") from error
     if not isinstance(patched, dict):
         raise bad_request("the patch does not leave an object behind")
     return patched
@@ -83,7 +86,8 @@ def _merge_field(merged: Document, field: str, value: Any) -> None:
     if value is None:
         merged.pop(field, None)
     elif isinstance(value, list):
-        merged[field] = _merge_list(field, merged.get(field) or [], value)
+        old = merged.get(field)
+        merged[field] = _merge_list(field, old if isinstance(old, list) else [], value)
     elif isinstance(value, dict) and value.get("$patch") == "delete":
         merged.pop(field, None)
     else:
