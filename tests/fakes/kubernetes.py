@@ -348,6 +348,7 @@ class FakeCluster:
         sets = [d for d in self._replica_sets.values() if _owner(d) == document["metadata"]["uid"]]
         if len(sets) == 1:
             sets[0]["spec"]["replicas"] = replicas
+            sets[0]["metadata"]["annotations"]["deployment.kubernetes.io/desired-replicas"] = str(replicas)
 
     def _put_lease(self, namespace: str, name: str, record: LeaseRecord) -> LeaseRecord:
         stored = replace(record, resource_version=str(next(self._versions)))

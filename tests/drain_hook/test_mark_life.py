@@ -1,0 +1,130 @@
+"""When a mark ends: a pure rule of the mark, its pod and the workload."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drain_hook.mark_life import Ending, ending_of, is_deletion_pending
+from shared.pods import Pod, WorkloadState
+from tests.drain_hook.builders import NOW, mark, marked, names, pod, replica_set, workload
+
+TTL_S = 40.0
+
+
+def state(
+    pods: int = 8,
+    *,
+    replicas: int = 8,
+    generation: int = 3,
+    observed: int | None = None,
+    set_replicas: int | None = None,
+    passed_on: int | None = None,
+) -> WorkloadState:
+    """A workload whose controllers have caught up, unless a case says otherwise; marks are of its third."""
+    of_set = replicas if set_replicas is None else set_replicas
+    return WorkloadState(
+        workload=workload(
+            replicas=replicas,
+            generation=generation,
+            observed_generation=generation if observed is None else observed,
+        ),
+        replica_sets=(
+            replica_set(replicas=of_set, desired_replicas=of_set if passed_on is None else passed_on),
+        ),
+        pods=tuple(map(pod, names(pods))),
+    )
+
+
+def ending(victim: Pod, of: WorkloadState, *, now: float = NOW) -> Ending | None:
+    return ending_of(victim, of, now=now, ttl_s=TTL_S)
+
+
+def test_a_refused_round_lives_as_long_as_it_is_asked_for() -> None:
+    victim = marked("w-0", asked_at=NOW)
+    assert ending(victim, state(), now=NOW + TTL_S) is None
+    assert ending(victim, state(), now=NOW + TTL_S + 1) is Ending.FORGOTTEN
+
+
+def test_an_unmarked_pod_has_nothing_to_end() -> None:
+    assert ending(pod("w-0"), state()) is None
+
+
+def test_a_pod_that_goes_keeps_its_mark() -> None:
+    """Whatever else is true of it: nothing is to be given back any more."""
+    victim = replace(marked("w-0", asked_at=NOW - 3600), is_terminating=True)
+    assert ending(victim, state(9, replicas=9, generation=4)) is None
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"observed": 3, "set_replicas": 8, "passed_on": 8},
+        {"set_replicas": 8, "passed_on": 8},
+        {},
+    ],
+    ids=["not seen by the Deployment controller", "not passed on", "not done by the ReplicaSet controller"],
+)
+def test_a_scale_down_that_was_let_through_is_waited_for(after: dict[str, Any]) -> None:
+    """However long the controllers take: a mark that is taken back too early kills a busy worker."""
+    victim = marked("w-0", asked_at=NOW - 3600)
+    assert ending(victim, state(8, replicas=6, generation=4, **after)) is None
+
+
+def test_a_survivor_of_a_finished_scale_down_was_mispredicted() -> None:
+    """Kubernetes deleted another pod: the marked one must work again."""
+    assert ending(marked("w-0"), state(6, replicas=6, generation=4)) is Ending.SPARED
+
+
+@pytest.mark.parametrize("replicas", [8, 9, 20])
+def test_a_workload_that_grows_takes_its_victims_back_at_once(replicas: int) -> None:
+    victim = marked("w-0", asked_at=NOW)
+    assert ending(victim, state(8, replicas=replicas, generation=4)) is Ending.SCALED_UP
+
+
+def test_marks_of_another_workload_end() -> None:
+    """A Deployment of the same name that was made anew has another uid."""
+    assert ending(marked("w-0", workload_uid="before"), state()) is Ending.FOREIGN
+
+
+def test_a_copied_record_is_no_mark() -> None:
+    """As from a pod's manifest that somebody turned into a template."""
+    assert ending(pod("w-0", has_mark_annotation=True), state()) is Ending.COPIED
+
+
+def test_a_view_of_the_workload_older_than_the_mark_ends_nothing() -> None:
+    """The round read the workload live; our cache will catch up."""
+    assert ending(marked("w-0", asked_at=NOW), state(generation=2)) is None
+
+
+def test_surplus_pods_of_a_rollout_are_no_pending_deletion() -> None:
+    """They are there by right, as maxSurge says; waiting for them could take as long as a stuck rollout."""
+    old, new = (
+        replica_set("rs-1", 6, desired_replicas=6),
+        replica_set("rs-2", 2, desired_replicas=6),
+    )
+    pods = (*(pod(f"old-{i}") for i in range(6)), *(pod(f"new-{i}", owner_uid="rs-2") for i in range(2)))
+    rollout = WorkloadState(workload=workload(replicas=6), replica_sets=(old, new), pods=pods)
+    assert not is_deletion_pending(rollout)
+    assert is_deletion_pending(replace(rollout, pods=(*pods, pod("old-6"))))
+
+
+@given(
+    replicas=st.integers(0, 12),
+    generation=st.integers(1, 5),
+    observed=st.integers(1, 5),
+    pods=st.integers(0, 12),
+    asked_s_ago=st.floats(0, 1000),
+)
+def test_no_mark_outlives_its_round(
+    replicas: int, generation: int, observed: int, pods: int, asked_s_ago: float
+) -> None:
+    """When nothing is pending and nobody asks, every mark ends, whatever happened."""
+    victim = replace(pod("w-0"), mark=mark("w-0", asked_at=NOW - asked_s_ago), has_mark_annotation=True)
+    of = state(pods, replicas=replicas, generation=generation, observed=min(observed, generation))
+    is_alive = ending(victim, of) is None
+    is_asked_for = generation <= 3 and asked_s_ago <= TTL_S
+    is_going = generation > 3 and replicas < 8 and is_deletion_pending(of)
+    assert is_alive == (is_asked_for or is_going)
