@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.sandbox.quantities import MAX_INT64
+from deploy.sandbox.controllers.quantities import MAX_INT64
 
 MAX_INT32 = 2**31 - 1
 SCALING_ACTIVE = "ScalingActive"

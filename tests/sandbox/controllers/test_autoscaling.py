@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.sandbox.autoscaling import (
+from deploy.sandbox.controllers.autoscaling import (
     MAX_INT32,
     MetricFailure,
     NoPodsMatch,
@@ -21,9 +21,9 @@ from deploy.sandbox.autoscaling import (
     label_selector_string,
     value_proposal,
 )
-from deploy.sandbox.quantities import MAX_INT64, format_milli, parse_milli
+from deploy.sandbox.controllers.quantities import MAX_INT64, format_milli, parse_milli
 
-RECORDINGS = Path(__file__).parents[1] / "recordings" / "kubernetes"
+RECORDINGS = Path(__file__).parents[2] / "recordings" / "kubernetes"
 ODD_REPLIES = json.loads((RECORDINGS / "b4_hpa_odd_replies.json").read_text())["cases"]
 QUERIES = json.loads((RECORDINGS / "b1_hpa_external_queries.json").read_text())["cases"]
 NONE = Tolerance(up=0, down=0)

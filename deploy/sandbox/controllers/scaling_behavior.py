@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from deploy.sandbox.autoscaling import MAX_INT32, Condition, Tolerance
-from deploy.sandbox.quantities import parse_milli
+from deploy.sandbox.controllers.autoscaling import MAX_INT32, Condition, Tolerance
+from deploy.sandbox.controllers.quantities import parse_milli
 
 DEFAULT_DOWNSCALE_WINDOW_S = 300
 ABLE_TO_SCALE = "AbleToScale"

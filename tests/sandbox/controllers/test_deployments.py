@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from deploy.sandbox.deployments import (
+from deploy.sandbox.controllers.deployments import (
     new_replica_set,
     revision_of,
     split_by_template,

@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.sandbox.replicasets import Candidate, candidate, choose_victims, parse_deletion_cost, status_of
+from deploy.sandbox.controllers.replicasets import (
+    Candidate,
+    candidate,
+    choose_victims,
+    parse_deletion_cost,
+    status_of,
+)
 
-RECORDINGS = Path(__file__).parents[1] / "recordings" / "kubernetes"
+RECORDINGS = Path(__file__).parents[2] / "recordings" / "kubernetes"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MAX_COST, MIN_COST = 2**31 - 1, -(2**31)
 

@@ -7,8 +7,8 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy.sandbox.replicasets import parse_time
-from deploy.sandbox.rollouts import Deployed, Sized, Strategy
+from deploy.sandbox.controllers.replicasets import parse_time
+from deploy.sandbox.controllers.rollouts import Deployed, Sized, Strategy
 
 REVISION = "deployment.kubernetes.io/revision"
 DESIRED_REPLICAS = "deployment.kubernetes.io/desired-replicas"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.sandbox.scaling_behavior import (
+from deploy.sandbox.controllers.scaling_behavior import (
     History,
     Limits,
     Normalized,

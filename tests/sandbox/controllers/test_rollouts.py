@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.sandbox.rollouts import Deployed, Sized, Step, Strategy, next_step
+from deploy.sandbox.controllers.rollouts import Deployed, Sized, Step, Strategy, next_step
 
-RECORDINGS = Path(__file__).parents[1] / "recordings" / "kubernetes"
+RECORDINGS = Path(__file__).parents[2] / "recordings" / "kubernetes"
 STUCK = json.loads((RECORDINGS / "e1_scale_down_during_rolling_update.json").read_text())["cases"]
 COSTS = json.loads((RECORDINGS / "e2_costs_do_not_move_pods_between_replicasets.json").read_text())
 

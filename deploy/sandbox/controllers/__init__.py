@@ -1,0 +1,1 @@
+"""Stands in for kube-controller-manager: Deployments, ReplicaSets and horizontal pod autoscalers."""

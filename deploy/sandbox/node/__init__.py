@@ -1,0 +1,1 @@
+"""Stands in for a node: pods run as processes on this machine."""
