@@ -1,73 +1,47 @@
 """The configuration file: pools, how they scale and drain. One frozen model; all mistakes reported at once.
 
-Reading files and the environment is the shell's work (shared.settings); here text becomes values.
+Reading files and the environment is the shell's work (shared.settings); here text becomes values. Rules
+about several keys are validators of the last of them, so that they report beside all others.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic.alias_generators import to_camel
 
+from shared.configuration_mistakes import mistakes_from
+from shared.configuration_values import (
+    Integer,
+    Name,
+    Number,
+    PositiveSeconds,
+    Ratio,
+    Text,
+    broker_url_mistake,
+)
 from shared.errors import ConfigurationError, Mistake
+from shared.strict_yaml import load_yaml
 from shared.workers import Task
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
-_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
-BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp")
-"""Celery's remote control works on Redis and RabbitMQ only."""
-
-
-def _seconds(value: object) -> object:
-    """`90`, `"90s"`, `"1h30m"` to seconds."""
-    if isinstance(value, bool):
-        raise ValueError("write a duration as 90s, 5m or 1h30m")
-    if isinstance(value, int | float):
-        return float(value)
-    match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
-    if match is None:
-        raise ValueError("write a duration as 90s, 5m or 1h30m")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
-
-
-def _ratio(value: object) -> object:
-    """`"0.8"` or `0.8`; a string so that 0.8 means eight tenths and not a float near it."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _no_finer_than_a_milli(value: Decimal) -> Decimal:
-    if value != value.quantize(Decimal("0.001")):
-        raise ValueError("at most three decimals: Kubernetes rounds finer quantities up")
+def _supported_kind(value: object) -> object:
+    if value in ("CloneSet", "StatefulSet"):
+        raise ValueError(f"a {value} is not supported yet: only a Deployment is")
     return value
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-Ratio = Annotated[
-    Decimal,
-    BeforeValidator(_ratio),
-    Field(gt=0, le=100, allow_inf_nan=False),
-    AfterValidator(_no_finer_than_a_milli),
-]
-Name = Annotated[str, Field(pattern=_NAME, max_length=253)]
-Text = Annotated[str, Field(min_length=1)]
 
 
 class _Model(BaseModel):
@@ -86,11 +60,12 @@ class SecretSource(_Model):
     file: Text | None = None
     env: Text | None = None
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> SecretSource:
-        if (self.file is None) == (self.env is None):
+    @field_validator("env")
+    @classmethod
+    def _exactly_one(cls, env: str | None, info: ValidationInfo) -> str | None:
+        if "file" in info.data and (info.data["file"] is None) == (env is None):
             raise ValueError("name exactly one of file and env")
-        return self
+        return env
 
 
 class Broker(_Model):
@@ -98,22 +73,30 @@ class Broker(_Model):
 
     url: Text | None = Field(default=None, repr=False)
     url_from: SecretSource | None = None
-    transport_options: dict[str, Any] = Field(default_factory=dict)
+    transport_options: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Celery's broker_transport_options, where workers set them (global_keyprefix, priority_steps, …)."""
     control_exchange: Text = "celery"
     """Celery's control_exchange, where workers set it."""
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Broker:
-        if (self.url is None) == (self.url_from is None):
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, url: str | None) -> str | None:
+        if url is not None and (sentence := broker_url_mistake(url)):
+            raise ValueError(sentence)
+        return url
+
+    @field_validator("url_from")
+    @classmethod
+    def _exactly_one(cls, url_from: SecretSource | None, info: ValidationInfo) -> SecretSource | None:
+        if "url" in info.data and (info.data["url"] is None) == (url_from is None):
             raise ValueError("name exactly one of url and urlFrom")
-        return self
+        return url_from
 
 
 class WorkloadReference(_Model):
     """The object whose replicas the HPA sets."""
 
-    kind: Literal["Deployment"] = "Deployment"
+    kind: Annotated[Literal["Deployment"], BeforeValidator(_supported_kind)] = "Deployment"
     name: Name
 
 
@@ -127,13 +110,19 @@ class Algorithm(_Model):
     scale_down_below: Ratio | None = None
     """Between these two nothing changes: the load factor reads as exactly the target."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Algorithm:
-        if self.scale_up_above is not None and self.scale_up_above < self.target:
-            raise ValueError("scaleUpAbove must not be below target")
-        if self.scale_down_below is not None and self.scale_down_below > self.target:
-            raise ValueError("scaleDownBelow must not be above target")
-        return self
+    @field_validator("scale_up_above")
+    @classmethod
+    def _not_below_target(cls, value: Decimal | None, info: ValidationInfo) -> Decimal | None:
+        if value is not None and value < info.data.get("target", value):
+            raise ValueError("write a number that is not below target")
+        return value
+
+    @field_validator("scale_down_below")
+    @classmethod
+    def _not_above_target(cls, value: Decimal | None, info: ValidationInfo) -> Decimal | None:
+        if value is not None and value > info.data.get("target", value):
+            raise ValueError("write a number that is not above target")
+        return value
 
 
 class LabelRule(_Model):
@@ -142,14 +131,14 @@ class LabelRule(_Model):
     task: Text
     """Glob over the task name, as `billing.*`."""
     protect: bool = False
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    weight: Annotated[Number, Field(ge=0)] = 1.0
 
 
 class CostRule(_Model):
     """Cost of a task: weight * (1 + (running seconds / unitSeconds) ** exponent)."""
 
-    exponent: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 2.0
-    unit_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    exponent: Annotated[Number, Field(ge=0, le=10)] = 2.0
+    unit_seconds: Annotated[Number, Field(gt=0)] = 60.0
 
 
 class Drain(_Model):
@@ -160,7 +149,7 @@ class Drain(_Model):
     """wait: refuse until the victims are idle; proceed: allow, they finish in their grace period."""
     max_wait: PositiveSeconds | None = None
     """After so long a round proceeds although victims are busy; None waits without limit."""
-    hold_seconds: Annotated[float, Field(ge=0, le=25, allow_inf_nan=False)] = 2.0
+    hold_seconds: Annotated[Number, Field(ge=0, le=25)] = 2.0
     """How long one review may wait for victims that are about to finish."""
     during_rollout: Literal["deny", "allow"] = "deny"
 
@@ -172,7 +161,7 @@ class Pool(_Model):
     namespace: Name
     workload: WorkloadReference
     queues: Annotated[tuple[Text, ...], Field(min_length=1)]
-    slots_per_worker: Annotated[int, Field(ge=1, le=10_000)]
+    slots_per_worker: Annotated[Integer, Field(ge=1, le=10_000)]
     broker: Broker
     worker_name: Text = "celery@{pod}"
     algorithm: Algorithm = Algorithm()
@@ -180,13 +169,19 @@ class Pool(_Model):
     cost: CostRule = CostRule()
     drain: Drain = Drain()
 
-    @model_validator(mode="after")
-    def _sound(self) -> Pool:
-        if self.worker_name.count("{pod}") != 1:
-            raise ValueError('workerName must contain {pod} once, as "celery@{pod}"')
-        if repeated := _repeated(self.queues):
-            raise ValueError(f"queues names {', '.join(repeated)} more than once")
-        return self
+    @field_validator("worker_name")
+    @classmethod
+    def _names_the_pod(cls, worker_name: str) -> str:
+        if worker_name.count("{pod}") != 1:
+            raise ValueError('write {pod} in it once, as "celery@{pod}"')
+        return worker_name
+
+    @field_validator("queues")
+    @classmethod
+    def _distinct(cls, queues: tuple[str, ...]) -> tuple[str, ...]:
+        if repeated := sorted(queue for queue, count in Counter(queues).items() if count > 1):
+            raise ValueError(f"name each queue once: {', '.join(repeated)} stands here more often")
+        return queues
 
     @property
     def key(self) -> tuple[str, str]:
@@ -215,16 +210,12 @@ class Configuration(_Model):
     round_ttl: PositiveSeconds = 40.0
     """A refused round is taken back when no review has asked for it for so long."""
 
-    @model_validator(mode="after")
-    def _unique(self) -> Configuration:
-        if names := _repeated(f"{p.namespace}/{p.name}" for p in self.pools):
-            raise ValueError(f"pool names are unique in a namespace; repeated: {', '.join(names)}")
-        workloads = (f"{p.workload.kind} {p.namespace}/{p.workload.name}" for p in self.pools)
-        if repeated := _repeated(workloads):
-            raise ValueError(f"a workload belongs to one pool; repeated: {', '.join(repeated)}")
-        if self.max_age <= self.refresh:
-            raise ValueError("maxAge must be longer than refresh, or nothing is ever served")
-        return self
+    @field_validator("max_age")
+    @classmethod
+    def _longer_than_refresh(cls, max_age: float, info: ValidationInfo) -> float:
+        if max_age <= info.data.get("refresh", 0.0):
+            raise ValueError("write more than refresh is, or nothing is ever served")
+        return max_age
 
     def pool_of(self, *, kind: str, namespace: str, name: str) -> Pool | None:
         """The pool whose workload this is."""
@@ -241,62 +232,48 @@ class Configuration(_Model):
         return tuple(pool for pool in self.pools if pool.namespace == namespace)
 
 
-def broker_url_mistake(url: str) -> str | None:
-    """What is wrong with a broker's URL, without a word of it; None when it can be used."""
-    scheme, separator, _ = url.partition("://")
-    if separator and scheme in BROKER_SCHEMES:
-        return None
-    return f"write the broker's URL beginning with one of {', '.join(f'{s}://' for s in BROKER_SCHEMES)}"
-
-
 def parse_configuration(text: str) -> Configuration:
     """The configuration of a YAML text.
 
     Raises ConfigurationError with every mistake, its path and what would be right.
     """
     try:
-        document = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(
-            (Mistake(path="", message=f"this is no YAML: {_yaml_sentence(error)}"),)
-        ) from error
+        document = load_yaml(text)
+    except ValueError as error:
+        raise ConfigurationError((Mistake(path="", message=f"this is no YAML: {error}"),)) from error
     if not isinstance(document, dict):
-        raise ConfigurationError((Mistake(path="", message="the file must be a mapping with the key pools"),))
+        raise ConfigurationError((Mistake(path="", message="write a mapping with the key pools"),))
+    mistakes = tuple(_repetitions(document))
     try:
-        return Configuration.model_validate(document)
+        configuration = Configuration.model_validate(document)
     except ValidationError as error:
-        raise ConfigurationError(tuple(map(_mistake, error.errors()))) from error
+        mistakes = mistakes_from(error.errors(include_input=False), model=Configuration) + mistakes
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return configuration
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; here that is a mistake."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
-        if repeated := _repeated(keys):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {', '.join(repeated)} stands twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep=deep)
-
-
-def _yaml_sentence(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    return problem if mark is None else f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
-
-
-_SENTENCES = {
-    "missing": "this key is required",
-    "extra_forbidden": "this key is not known here; see the configuration reference for the keys that are",
-}
+def _repetitions(document: Mapping[str, Any]) -> Iterator[Mistake]:
+    """What no two pools may have in common, looked for in the raw document: its pools may have mistakes."""
+    pools = document.get("pools")
+    names: dict[object, int] = {}
+    workloads: dict[object, int] = {}
+    for index, pool in enumerate(pools if isinstance(pools, list) else ()):
+        if not isinstance(pool, dict):
+            continue
+        namespace, workload = pool.get("namespace"), pool.get("workload")
+        if (first := _first_use(names, (namespace, pool.get("name")), index)) is not None:
+            message = f"pools[{first}] of the same namespace has this name already: choose another"
+            yield Mistake(path=f"pools[{index}].name", message=message)
+        name = workload.get("name") if isinstance(workload, dict) else None
+        if (first := _first_use(workloads, (namespace, name), index)) is not None:
+            message = f"this workload belongs to pools[{first}] already: a workload has one pool"
+            yield Mistake(path=f"pools[{index}].workload.name", message=message)
 
 
-def _mistake(error: Any) -> Mistake:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
-    message = _SENTENCES.get(error["type"], error["msg"].removeprefix("Value error, "))
-    return Mistake(path=path, message=message)
-
-
-def _repeated(items: Iterable[str]) -> list[str]:
-    return sorted(item for item, count in Counter(items).items() if count > 1)
+def _first_use(seen: dict[object, int], key: tuple[object, object], index: int) -> int | None:
+    """The index that used the key first; None when this is the first, or no usable key."""
+    if not all(isinstance(part, str) for part in key):
+        return None
+    first = seen.setdefault(key, index)
+    return None if first == index else first

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from shared.configuration_values import broker_url_mistake
 from shared.errors import ConfigurationError, Mistake
 from shared.logs import LogFormat
-from shared.pools import Broker, Configuration, Pool, SecretSource, broker_url_mistake, parse_configuration
+from shared.pools import Broker, Configuration, Pool, SecretSource, parse_configuration
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,65 @@
+"""Single values of the configuration file: durations, ratios, names, broker URLs. Pure."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp")
+"""Celery's remote control works on Redis and RabbitMQ only."""
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+
+def _seconds(value: object) -> object:
+    """`90`, `"90s"`, `"1h30m"` to seconds."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+    if match is None:
+        raise ValueError("write a duration as 90s, 5m or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _number(value: object) -> object:
+    """Python takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("write a number")
+    return value
+
+
+def _ratio(value: object) -> object:
+    """`"0.8"` or `0.8`; a string so that 0.8 means eight tenths and not a float near it."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _no_finer_than_a_milli(value: Decimal) -> Decimal:
+    if value != value.quantize(Decimal("0.001")):
+        raise ValueError("at most three decimals: Kubernetes rounds finer quantities up")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Integer = Annotated[int, BeforeValidator(_number)]
+PositiveSeconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Ratio = Annotated[
+    Decimal,
+    BeforeValidator(_ratio),
+    Field(gt=0, le=100, allow_inf_nan=False),
+    AfterValidator(_no_finer_than_a_milli),
+]
+Name = Annotated[str, Field(pattern=_NAME, max_length=253)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+def broker_url_mistake(url: str) -> str | None:
+    """What is wrong with a broker's URL, without a word of it; None when it can be used."""
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme in BROKER_SCHEMES:
+        return None
+    return f"write the broker's URL beginning with one of {', '.join(f'{s}://' for s in BROKER_SCHEMES)}"
