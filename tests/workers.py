@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class Worker:
     def __init__(self, node: str, process: subprocess.Popen[str]) -> None:
         self.node = node
         self._process = process
+        self._reader: threading.Thread | None = None
 
     @property
     def pid(self) -> int:
@@ -34,7 +35,8 @@ class Worker:
             said.append(line)
             if " ready." in line:
                 # It would stop at a full pipe.
-                threading.Thread(target=self._process.stdout.read, daemon=True).start()
+                self._reader = threading.Thread(target=self._process.stdout.read, daemon=True)
+                self._reader.start()
                 return
         raise RuntimeError(f"The worker {self.node} did not start:\n{''.join(said)}")
 
@@ -49,11 +51,15 @@ class Worker:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+        if self._reader is not None:
+            self._reader.join()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 @contextmanager
 def celery_workers(
-    broker_url: str, queues: dict[str, Sequence[str]], *, pool: str = "prefork", concurrency: int = 2
+    broker_url: str, queues: Mapping[str, Sequence[str]], *, pool: str = "prefork", concurrency: int = 2
 ) -> Iterator[dict[str, Worker]]:
     """Ready workers by node name, started side by side; `queues` says by node name what each consumes."""
     with ExitStack() as stack:

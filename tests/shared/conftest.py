@@ -1,0 +1,21 @@
+"""Brokers that the tests of this package share; each starts when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.brokers import Server, rabbitmq, valkey
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Server]:
+    with valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server

@@ -1,0 +1,183 @@
+"""How the door behaves when the broker fails, and what it leaves behind there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from shared.celery_broker import BrokerConnection, address, redacted
+from shared.celery_control import CeleryControl
+from shared.errors import BrokerUnavailable
+from tests.brokers import Server, free_port, valkey
+from tests.workers import celery_workers, send_tasks
+
+NODE = "celery@alone"
+PATIENCE_S = 20.0
+HOUR_S = 3600.0
+AGED_TASK = "3c1b0e4e-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def store(valkey_server: Server) -> Iterator[redis.Redis]:
+    """A database of its own on the shared server, as plain keys."""
+    store = redis.Redis.from_url(f"{valkey_server.url[:-1]}7", decode_responses=True)
+    store.flushdb()
+    yield store
+    store.flushdb()
+    store.close()
+
+
+@pytest.fixture
+def store_url(valkey_server: Server) -> str:
+    return f"{valkey_server.url[:-1]}7"
+
+
+async def test_old_unacknowledged_tasks_stay_where_they_are(store: redis.Redis, store_url: str) -> None:
+    """A task that runs for two hours is not handed out a second time because we listened.
+
+    On Redis, every kombu consumer returns tasks to their queue after its own visibility timeout, an hour.
+    """
+    started_at = time.time() - 2 * HOUR_S
+    store.zadd("unacked_index", {AGED_TASK: started_at})
+    store.hset("unacked", AGED_TASK, '[{"body": "", "properties": {}}, "", "default"]')
+    control = CeleryControl(store_url)
+    await control.inspect([NODE], timeout_s=1.0)
+    await control.close()
+    assert store.zscore("unacked_index", AGED_TASK) == pytest.approx(started_at)
+    assert store.hexists("unacked", AGED_TASK)
+    assert store.llen("default") == 0
+
+
+async def test_nothing_is_left_at_the_broker(store: redis.Redis, store_url: str) -> None:
+    """No reply queue and no binding outlives a question: each one left makes every later reply slower."""
+    control = CeleryControl(store_url)
+    for _ in range(3):
+        await control.inspect([NODE], timeout_s=0.1)
+    await control.queue_lengths(["default"], timeout_s=PATIENCE_S)
+    await control.close()
+    assert [key for key in store.scan_iter("*") if "reply" in key or "unacked" in key] == []
+
+
+async def test_close_ends_the_thread_and_what_is_open(store_url: str) -> None:
+    """A call that is still waiting fails; no thread stays."""
+    before = set(threading.enumerate())
+    control = CeleryControl(store_url)
+    await control.queue_lengths(["default"], timeout_s=PATIENCE_S)
+    waiting = asyncio.create_task(control.inspect([NODE], timeout_s=4 * PATIENCE_S))
+    await asyncio.sleep(0.05)
+    await control.close()
+    with pytest.raises(BrokerUnavailable, match="closed"):
+        await waiting
+    assert [t for t in set(threading.enumerate()) - before if t.name == "celery-control"] == []
+
+
+async def test_a_broker_that_restarts() -> None:
+    """Calls fail while it is away, and the next one after its return works without being asked twice."""
+    port = free_port()
+    with valkey(port=port) as server:
+        control = CeleryControl(server.url)
+        assert await control.queue_lengths(["default"], timeout_s=PATIENCE_S) == {"default": 0}
+    with pytest.raises(BrokerUnavailable):
+        await control.queue_lengths(["default"], timeout_s=PATIENCE_S)
+    with valkey(port=port) as server, celery_workers(server.url, {NODE: ["default"]}, pool="solo"):
+        assert set((await control.inspect([NODE], timeout_s=PATIENCE_S)).workers) == {NODE}
+    with valkey(port=port) as server, celery_workers(server.url, {NODE: ["default"]}, pool="solo"):
+        assert set((await control.inspect([NODE], timeout_s=PATIENCE_S)).workers) == {NODE}
+    await control.close()
+
+
+async def test_a_broker_that_dies_under_a_question() -> None:
+    """Whoever waits for answers hears of it at once, not at the deadline."""
+    with valkey() as server:
+        control = CeleryControl(server.url)
+        waiting = asyncio.create_task(control.inspect([NODE], timeout_s=6 * PATIENCE_S))
+        await control.queue_lengths(["default"], timeout_s=PATIENCE_S)
+    async with asyncio.timeout(3 * PATIENCE_S):
+        with pytest.raises(BrokerUnavailable):
+            await waiting
+    await control.close()
+
+
+async def test_a_broker_that_hangs() -> None:
+    """Our deadline holds although the connection does not break; afterwards it serves again."""
+    with valkey() as server:
+        control = CeleryControl(server.url, connect_timeout_s=1.0)
+        await control.queue_lengths(["default"], timeout_s=PATIENCE_S)
+        server.freeze()
+        with pytest.raises(BrokerUnavailable, match="did not answer within"):
+            await control.queue_lengths(["default"], timeout_s=0.1)
+        server.thaw()
+        assert await control.queue_lengths(["default"], timeout_s=PATIENCE_S) == {"default": 0}
+        await control.close()
+
+
+async def test_a_wrong_password_is_not_repeated() -> None:
+    """The sentence names the broker and the reason, never the password."""
+    with valkey("--requirepass", "right") as server:
+        control = CeleryControl(server.url.replace("//", "//:wr%3Ang-secret@"))
+        with pytest.raises(BrokerUnavailable) as caught:
+            await control.queue_lengths(["default"], timeout_s=PATIENCE_S)
+        await control.close()
+        assert server.url in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["nonsense://host", "redis://[broken", "redis://127.0.0.1:notaport/0", "?"])
+async def test_a_url_that_is_none(url: str) -> None:
+    """It is a broker that cannot be used, like any other."""
+    control = CeleryControl(url)
+    with pytest.raises(BrokerUnavailable):
+        await control.queue_lengths(["default"], timeout_s=PATIENCE_S)
+    await control.close()
+
+
+def test_where_the_broker_is() -> None:
+    """User and password are no part of an address."""
+    assert address("amqp://user:p@ss@rabbit:5672/host") == "amqp://rabbit:5672/host"
+    assert address("redis://:secret@one:1/0;redis://two:2/0") == "redis://one:1/0, redis://two:2/0"
+
+
+@pytest.mark.parametrize(
+    ("written", "decoded"), [("secret", "secret"), ("se%63ret", "secret"), ("p@ss:word", "p@ss:word")]
+)
+def test_passwords_are_struck_out(written: str, decoded: str) -> None:
+    """As the url has them, and as libraries decode them."""
+    url = f"amqp://other@rabbit;amqp://user:{written}@rabbit:5672//"
+    text = redacted(f"{url} was refused with {decoded!r}", url=url)
+    assert written not in text
+    assert decoded not in text
+
+
+async def test_a_busy_solo_worker_is_silent(store: redis.Redis, store_url: str, tmp_path: Path) -> None:
+    """It runs its task in the thread that would answer: silence is not idleness."""
+    gate = tmp_path / "gate"
+    with celery_workers(store_url, {NODE: ["default"]}, pool="solo", concurrency=1):
+        control = CeleryControl(store_url)
+        assert (await control.inspect([NODE], timeout_s=PATIENCE_S)).workers[NODE].is_idle
+        send_tasks(store_url, "tests.wait_for_file", str(gate), queue="default")
+        async with asyncio.timeout(PATIENCE_S):
+            while not store.hlen("unacked"):  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.02)
+        assert (await control.inspect([NODE], timeout_s=1.0)).silent == {NODE}
+        gate.touch()
+        assert (await control.inspect([NODE], timeout_s=PATIENCE_S)).workers[NODE].is_idle
+        await control.close()
+
+
+def test_a_connection_remembers_nothing_of_past_questions(store_url: str) -> None:
+    """kombu notes each binding in memory for good; a service that asks every few seconds must not grow."""
+    connection = BrokerConnection(
+        store_url, control_exchange="celery", transport_options={}, timeout_s=5.0, heard=lambda *_: None
+    )
+    for _ in range(5):
+        connection.listen()
+        connection.hush()
+    exchanges = connection._channel.state.exchanges
+    assert [exchange["table"] for exchange in exchanges.values()] == [[] for _ in exchanges]
+    connection.close()
