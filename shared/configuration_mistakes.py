@@ -106,12 +106,12 @@ def _keys(model: type[BaseModel]) -> dict[str, Any]:
 def _model_at(location: Location, *, model: type[BaseModel]) -> type[BaseModel]:
     for part in location:
         if isinstance(part, str):
-            model = _model_in(_keys(model)[part]) or model
+            model = model_in(_keys(model)[part]) or model
     return model
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
     """The model inside `tuple[Model, ...]`, `Model | None` and the like."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for argument in get_args(annotation) if (found := _model_in(argument))), None)
+    return next((found for argument in get_args(annotation) if (found := model_in(argument))), None)
