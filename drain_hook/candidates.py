@@ -110,11 +110,11 @@ def _precedence(pod: Pod, workload: Workload, *, is_pending: bool) -> int:
 
 
 def _is_let_go(mark: Mark, workload: Workload) -> bool:
-    """Whether the replicas went down since the mark was written: Kubernetes is about to remove its pod."""
+    """Whether its round was let through and took effect: Kubernetes is about to remove the pod."""
     return (
         mark.workload_uid == workload.uid
         and mark.generation < workload.generation
-        and workload.replicas < mark.from_replicas
+        and workload.replicas <= mark.to_replicas
     )
 
 

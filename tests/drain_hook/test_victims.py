@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from fractions import Fraction
 from math import log2
@@ -42,7 +43,7 @@ def test_pods_that_do_no_work_go_first_whatever_their_cost() -> None:
     """Recorded: unscheduled, then Pending, then unready pods of the highest cost, then the lowest cost."""
     recording = recorded("d2_order_unscheduled_pending_unready_cost")
     most, least = str(INT32_MAX), str(INT32_MIN)
-    kinds = {
+    kinds: dict[str, Callable[[str], Pod]] = {
         "unscheduled(cost max)": lambda n: pending(n, cost_annotation=most),
         "Pending(cost max)": lambda n: unready(n, phase="Pending", cost_annotation=most),
         "unready(cost max)": lambda n: unready(n, cost_annotation=most),
@@ -174,17 +175,21 @@ def members(uid: str, count: int, ready: int | None = None) -> list[Pod]:
     ]
 
 
-def split(sizes: dict[str, int], replicas: int, to: int, **fields: Any) -> dict[str, int]:
-    """What ReplicaSets of these sizes lose; the last is the newest."""
-    largest = sum(sizes.values())
+def split(sizes: dict[str, int], replicas: int, to: int) -> dict[str, int]:
+    """What ReplicaSets of these sizes lose; the last is the newest, and the surge is 25 %."""
     sets = [
         replica_set(
-            uid, size, revision=n, created_at=float(n), desired_replicas=replicas, max_replicas=largest
+            uid,
+            size,
+            revision=n,
+            created_at=float(n),
+            desired_replicas=replicas,
+            max_replicas=replicas + -(-replicas // 4),
         )
         for n, (uid, size) in enumerate(sizes.items())
     ]
     pods = [p for uid, size in sizes.items() for p in members(uid, size)]
-    return dict(removals(workload(replicas=replicas, **fields), sets, pods, to_replicas=to))
+    return dict(removals(workload(replicas=replicas), sets, pods, to_replicas=to))
 
 
 def test_all_go_from_the_only_replica_set() -> None:
@@ -213,39 +218,15 @@ def test_a_deletion_that_has_not_happened_yet_is_counted_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "to", "lost"),
-    [
-        ((8, 5), 8, (2, 1)),
-        ((8, 2), 8, (0, 0)),
-    ],
+    ("before", "replicas", "to", "lost"),
+    [((8, 5), 10, 8, (2, 1)), ((8, 2), 10, 8, (0, 0)), ((15, 10), 20, 10, (7, 5)), ((15, 5), 20, 10, (7, 0))],
 )
 def test_a_scale_down_amid_a_rollout_takes_from_both(
-    before: tuple[int, int], to: int, lost: tuple[int, int]
+    before: tuple[int, int], replicas: int, to: int, lost: tuple[int, int]
 ) -> None:
     """In proportion, counted from replicas plus surge: two replicas less can mean three pods or none."""
-    sizes = {"old": before[0], "new": before[1]}
-    sets = [
-        replica_set(uid, size, revision=n, created_at=float(n), desired_replicas=10, max_replicas=13)
-        for n, (uid, size) in enumerate(sizes.items())
-    ]
-    pods = [p for uid, size in sizes.items() for p in members(uid, size)]
-    assert removals(workload(replicas=10), sets, pods, to_replicas=to) == {"old": lost[0], "new": lost[1]}
-
-
-@pytest.mark.parametrize(
-    ("before", "expected"),
-    [((15, 10), (7, 5)), ((15, 5), (7, 0))],
-)
-def test_a_large_scale_down_amid_a_rollout(before: tuple[int, int], expected: tuple[int, int]) -> None:
-    """From 20 to 10 with 25 % surge: 12 or 7 pods go, not 10."""
-    sizes = {"old": before[0], "new": before[1]}
-    sets = [
-        replica_set(uid, size, revision=n, created_at=float(n), desired_replicas=20, max_replicas=25)
-        for n, (uid, size) in enumerate(sizes.items())
-    ]
-    pods = [p for uid, size in sizes.items() for p in members(uid, size)]
-    lost = removals(workload(replicas=20), sets, pods, to_replicas=10)
-    assert (lost["old"], lost["new"]) == expected
+    expected = dict(zip(("old", "new"), lost, strict=True))
+    assert split(dict(zip(("old", "new"), before, strict=True)), replicas, to) == expected
 
 
 CASES = recorded("e1_scale_down_during_rolling_update")["cases"]
