@@ -14,7 +14,7 @@ from uuid import uuid4
 from prometheus_client import CollectorRegistry
 
 from drain_hook.announcements import Announcer
-from drain_hook.brokers import Brokers
+from drain_hook.brokers import Brokers, Connect
 from drain_hook.cordon import Pace
 from drain_hook.drainer import Drainer
 from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
@@ -23,6 +23,7 @@ from drain_hook.rounds import Surroundings
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet
 from drain_hook.webhook import webhook_app
+from shared.celery_control import CeleryControl
 from shared.kube_client import KubeClient
 from shared.leases import Lease
 from shared.pools import Configuration
@@ -45,14 +46,20 @@ LAST_ROUNDS_S = 15.0
 """For rounds that still tidy up when we stop; what they leave, the reconciler of another replica does."""
 
 
-async def run_hook(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`. Raises ConfigurationError, KubernetesError and OSError."""
+async def run_hook(
+    settings: Settings, *, connect: Connect = CeleryControl, stop: asyncio.Event | None = None
+) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker.
+
+    Raises ConfigurationError, CertificateError, KubernetesError and OSError when it cannot begin.
+    """
     registry = CollectorRegistry()
     file = ConfigurationFile(settings.config, registry=registry)
     async with KubeClient.connect(settings.kubeconfig) as kube, WorkloadCache(kube) as cache:
         publish = partial(kube.patch_webhook_ca, WEBHOOK_CONFIGURATION)
         async with with_certificate(settings, secrets=kube, service=SERVICE, publish=publish) as settings:
-            hook = Hook(file, kube.within(KUBERNETES_S), cache, registry=registry)
+            brokers = Brokers(file.broker_url, connect=connect)
+            hook = Hook(file, kube.within(KUBERNETES_S), cache, brokers=brokers, registry=registry)
             async with hook.running():
                 await serve(
                     webhook_app(hook.drainer),
@@ -68,11 +75,17 @@ class Hook:
     """All parts but the server."""
 
     def __init__(
-        self, file: ConfigurationFile, kube: KubeClient, cache: WorkloadCache, *, registry: CollectorRegistry
+        self,
+        file: ConfigurationFile,
+        kube: KubeClient,
+        cache: WorkloadCache,
+        *,
+        brokers: Brokers,
+        registry: CollectorRegistry,
     ) -> None:
         self._file = file
         self._cache = cache
-        self._brokers = Brokers(file.broker_url)
+        self._brokers = brokers
         self._warm = WarmFleet(configuration=self._configuration, cache=cache, workers=self._brokers.of)
         around = Surroundings(
             cluster=kube,

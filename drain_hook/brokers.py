@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
+from drain_hook.cordon import Workers
 from shared.celery_control import CeleryControl
 from shared.pools import Pool
 
@@ -17,18 +18,31 @@ class _Key(NamedTuple):
     transport_options: str
 
 
+class Control(Workers, Protocol):
+    """The door to the workers of a broker."""
+
+    async def close(self) -> None: ...
+
+
+class Connect(Protocol):
+    def __call__(
+        self, url: str, *, control_exchange: str, transport_options: Mapping[str, Any]
+    ) -> Control: ...
+
+
 class Brokers:
     """Connections by URL and options, made when first asked for."""
 
-    def __init__(self, broker_url: Callable[[Pool], str]) -> None:
+    def __init__(self, broker_url: Callable[[Pool], str], *, connect: Connect = CeleryControl) -> None:
         self._broker_url = broker_url
-        self._controls: dict[_Key, CeleryControl] = {}
+        self._connect = connect
+        self._controls: dict[_Key, Control] = {}
 
-    def of(self, pool: Pool) -> CeleryControl:
+    def of(self, pool: Pool) -> Control:
         """The control of the pool's workers."""
         key = self._key(pool)
         if key not in self._controls:
-            self._controls[key] = CeleryControl(
+            self._controls[key] = self._connect(
                 key.url,
                 control_exchange=key.control_exchange,
                 transport_options=dict(pool.broker.transport_options),

@@ -1,0 +1,82 @@
+import asyncio
+
+import pytest
+
+from drain_hook.round_locks import LEASE_DURATION_S, RoundLocks, WorkloadLocked
+from shared.errors import KubernetesUnavailable
+from tests.drain_hook.builders import pool
+from tests.drain_hook.stages import Clock
+from tests.fakes.kubernetes import FakeCluster
+
+POOL, OTHER = pool(), pool(name="other", workload={"name": "other"})
+LEASE = ("apps", "celery-hpa-drain-worker")
+
+
+def replica(cluster: FakeCluster, holder: str, clock: Clock | None = None) -> RoundLocks:
+    return RoundLocks(cluster, holder=holder, retry_pause_s=0.001, clock=(clock or Clock()).monotonic)
+
+
+async def test_one_round_at_a_time_in_a_process() -> None:
+    locks = replica(FakeCluster(), "one")
+    async with locks.hold(POOL, wait_s=1.0):
+        with pytest.raises(WorkloadLocked, match="here"):
+            async with locks.hold(POOL, wait_s=0.0):
+                pytest.fail("two rounds at once")
+
+
+async def test_one_round_at_a_time_among_replicas() -> None:
+    cluster = FakeCluster()
+    one, two = replica(cluster, "one"), replica(cluster, "two")
+    async with one.hold(POOL, wait_s=1.0):
+        with pytest.raises(WorkloadLocked, match="one is preparing"):
+            async with two.hold(POOL, wait_s=0.01):
+                pytest.fail("two rounds at once")
+    async with two.hold(POOL, wait_s=1.0):
+        assert cluster.leases[LEASE].holder == "two"
+
+
+async def test_workloads_do_not_wait_for_each_other() -> None:
+    locks = replica(FakeCluster(), "one")
+    async with locks.hold(POOL, wait_s=0.0), locks.hold(OTHER, wait_s=0.0) as lease:
+        assert lease.is_held
+
+
+async def test_the_next_one_gets_it_as_soon_as_it_is_free() -> None:
+    cluster = FakeCluster()
+    one, two = replica(cluster, "one"), replica(cluster, "two")
+    order = []
+
+    async def hold(locks: RoundLocks, name: str) -> None:
+        async with locks.hold(POOL, wait_s=5.0):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(hold(one, "one"), hold(two, "two"), hold(one, "one again"))
+    assert sorted(order) == ["one", "one again", "two"]
+
+
+async def test_a_replica_that_died_is_succeeded() -> None:
+    """As soon as its Lease has not changed for as long as it lasts."""
+    cluster, clock = FakeCluster(), Clock()
+    dead, alive = replica(cluster, "dead", clock), replica(cluster, "alive", clock)
+    cluster.broken["replace_lease"] = KubernetesUnavailable("gone")
+    async with dead.hold(POOL, wait_s=1.0):
+        pass
+    del cluster.broken["replace_lease"]
+    with pytest.raises(WorkloadLocked):
+        async with alive.hold(POOL, wait_s=0.01):
+            pytest.fail("it may still be alive")
+    clock.ahead_s = LEASE_DURATION_S + 1
+    async with alive.hold(POOL, wait_s=0.01):
+        assert cluster.leases[LEASE].holder == "alive"
+
+
+async def test_a_failure_leaves_the_lock_free() -> None:
+    cluster = FakeCluster()
+    locks = replica(cluster, "one")
+    cluster.refusals["read_lease"] = [KubernetesUnavailable("gone")]
+    with pytest.raises(KubernetesUnavailable):
+        async with locks.hold(POOL, wait_s=1.0):
+            pytest.fail("there is no lease")
+    async with locks.hold(POOL, wait_s=1.0) as lease:
+        assert lease.is_held

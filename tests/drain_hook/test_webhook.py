@@ -1,0 +1,122 @@
+"""The door of the webhook, asked as kube-apiserver asks."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from drain_hook.admission import Review, Verdict
+from drain_hook.webhook import LARGEST_REVIEW, SHARE_OF_TIMEOUT, webhook_app
+
+RECORDINGS = Path(__file__).parent.parent / "recordings" / "kubernetes"
+
+
+class Recorder:
+    """Gives one verdict, and remembers what it was asked."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        self.asked: list[Review] = []
+        self.seconds_left = 0.0
+
+    async def review(self, review: Review, *, deadline: float) -> Verdict:
+        self.asked.append(review)
+        self.seconds_left = deadline - asyncio.get_running_loop().time()
+        return self.verdict
+
+
+REFUSED = Verdict(allowed=False, reason="Busy", message="Waiting for worker-0.")
+
+
+@asynccontextmanager
+async def webhook(verdict: Verdict = REFUSED) -> AsyncIterator[tuple[Any, Recorder]]:
+    recorder = Recorder(verdict)
+    async with TestClient(TestServer(webhook_app(recorder))) as client:
+        yield client, recorder
+
+
+def recorded_review(name: str = "c01_kubectl_scale_down") -> dict[str, Any]:
+    """The AdmissionReview that a real kube-apiserver sent."""
+    recording = json.loads((RECORDINGS / f"{name}.json").read_text())
+    return next(found for found in _walk(recording) if found.get("kind") == "AdmissionReview")
+
+
+def _walk(node: object) -> Any:
+    if isinstance(node, str) and node.startswith('{"kind":"AdmissionReview"'):
+        node = json.loads(node)
+    if isinstance(node, dict):
+        yield node
+        for child in node.values():
+            yield from _walk(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _walk(child)
+
+
+async def test_a_recorded_review_is_answered_with_its_own_uid() -> None:
+    """The API server fails a call whose answer has another uid."""
+    body = recorded_review()
+    async with webhook() as (client, recorder):
+        response = await client.post("/validate?timeout=10s", json=body)
+        answer = await response.json()
+    assert (response.status, response.content_type) == (200, "application/json")
+    assert answer["response"] == {
+        "uid": body["request"]["uid"],
+        "allowed": False,
+        "status": {"code": 403, "message": "Waiting for worker-0."},
+    }
+    assert [review.uid for review in recorder.asked] == [body["request"]["uid"]]
+
+
+async def test_nobody_is_told_to_retry() -> None:
+    """With Retry-After the API server's client would send the review again by itself."""
+    busy = Verdict(allowed=False, reason="Locked", message="Later.", code=429)
+    async with webhook(busy) as (client, _):
+        response = await client.post("/validate?timeout=10s", json=recorded_review())
+    assert response.status == 200
+    assert "Retry-After" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("query", "timeout_s"), [("?timeout=5s", 5), ("?timeout=30s", 30), ("", 10), ("?timeout=soon", 10)]
+)
+async def test_the_budget_is_a_share_of_what_the_api_server_waits(query: str, timeout_s: float) -> None:
+    async with webhook() as (client, recorder):
+        await client.post(f"/validate{query}", json=recorded_review())
+    assert SHARE_OF_TIMEOUT * timeout_s - 2 < recorder.seconds_left <= SHARE_OF_TIMEOUT * timeout_s
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'"review"', b'{"kind": "AdmissionReview"}', b"[" * 100_000, b"\xff\xfe"],
+)
+async def test_what_is_no_review_is_400_with_a_sentence(body: bytes) -> None:
+    """And nobody else hears of it."""
+    async with webhook() as (client, recorder):
+        response = await client.post("/validate?timeout=10s", data=body)
+        text = await response.text()
+    assert (response.status, response.content_type) == (400, "text/plain")
+    assert text.startswith("The body ")
+    assert recorder.asked == []
+
+
+async def test_a_review_that_is_too_large_is_413() -> None:
+    """Two objects of etcd's largest size fit."""
+    async with webhook() as (client, recorder):
+        response = await client.post("/validate", data=io.BytesIO(b" " * (LARGEST_REVIEW + 1)))
+    assert response.status == 413
+    assert recorder.asked == []
+
+
+async def test_only_this_path_and_verb_are_served() -> None:
+    async with webhook() as (client, _):
+        assert (await client.get("/validate")).status == 405
+        assert (await client.post("/mutate")).status == 404
