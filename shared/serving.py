@@ -113,14 +113,26 @@ def run(service: Coroutine[Any, Any, None]) -> int:
     """
     try:
         asyncio.run(service)
-    except ConfigurationError as error:
-        for mistake in error.mistakes:
-            print(mistake, file=sys.stderr)
-        return 2
-    except (CeleryHpaError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except (CeleryHpaError, OSError, ExceptionGroup) as error:
+        cause = _single(error)
+        if isinstance(cause, ConfigurationError):
+            for mistake in cause.mistakes:
+                print(mistake, file=sys.stderr)
+            return 2
+        if isinstance(cause, CeleryHpaError | OSError):
+            print(cause, file=sys.stderr)
+            return 1
+        raise
     return 0
+
+
+def _single(error: Exception) -> Exception:
+    """The one error of a group of tasks; the group when there are more."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -110,6 +111,7 @@ class _Followed:
         self._key = key
         self._spawn = spawn
         self._on_change = on_change
+        self._latest: WorkloadState | None = None
         self._selector: str | None = None
         self._replica_sets: Mirror[ReplicaSet] | None = None
         self._pods: Mirror[Pod] | None = None
@@ -130,6 +132,11 @@ class _Followed:
         return self._key.name not in self._workloads.items or all(m.is_synced for m in self._dependants)
 
     def state(self) -> WorkloadState | None:
+        if self._latest is None:
+            self._latest = self._gathered()
+        return self._latest and replace(self._latest, as_of=self._as_of())
+
+    def _gathered(self) -> WorkloadState | None:
         workload = self._workloads.items.get(self._key.name)
         if workload is None or self._replica_sets is None or self._pods is None or not self.is_synced:
             return None
@@ -137,7 +144,7 @@ class _Followed:
             workload,
             tuple(self._replica_sets.items.values()),
             tuple(self._pods.items.values()),
-            as_of=self._as_of(),
+            as_of=0.0,
         )
 
     def stop(self) -> None:
@@ -161,6 +168,11 @@ class _Followed:
         if workload is not None and workload.selector != self._selector:
             # A selector never changes; a workload that was deleted and made again may bring another one.
             self._follow_selector(workload.selector)
+        self._changed()
+
+    def _changed(self) -> None:
+        # A round reads the state many times; sorting a thousand pods for each would show.
+        self._latest = None
         self._on_change()
 
     def _follow_selector(self, selector: str) -> None:
@@ -178,6 +190,6 @@ class _Followed:
             path,
             label_selector=selector,
             parse=parse,
-            on_change=self._on_change,
+            on_change=self._changed,
             clock=time.time,
         )

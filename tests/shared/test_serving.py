@@ -286,6 +286,25 @@ def test_what_else_goes_wrong_at_start_is_a_sentence_too(capsys: pytest.CaptureF
     assert capsys.readouterr().err == "The broker cannot be reached.\n"
 
 
+def test_an_error_out_of_a_group_of_tasks_is_a_sentence_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def start() -> None:
+        async with asyncio.TaskGroup():
+            raise CertificateError("The certificate cannot be read.")
+
+    assert run(start()) == 1
+    assert capsys.readouterr().err == "The certificate cannot be read.\n"
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    async def start() -> None:
+        raise AssertionError("this cannot be")
+
+    with pytest.raises(AssertionError):
+        run(start())
+
+
 def test_a_service_that_was_stopped_has_gone_well() -> None:
     async def start() -> None:
         return None
