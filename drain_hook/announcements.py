@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from drain_hook.admission import ScaleDown, Verdict
+from drain_hook.explanations import enumerate_some
 from drain_hook.plans import DrainPlan
 from drain_hook.telemetry import Telemetry
 from shared.errors import KubernetesError
@@ -71,8 +72,8 @@ class Announcer:
 
     def released(self, workload: Workload, pods: list[str], why: str) -> None:
         """Pods that the reconciler gave back, and why in a sentence."""
-        message = f"{', '.join(pods)} given back: {why}"
-        log.info("%s of %s/%s %s", workload.kind, workload.namespace, workload.name, message)
+        message = f"Given back: {enumerate_some(pods)}, because {why}."
+        log.info("%s %s/%s: %s", workload.kind, workload.namespace, workload.name, message)
         self._event(workload, "DrainReleased", message, type="Normal")
 
     async def close(self) -> None:

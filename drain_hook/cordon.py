@@ -50,8 +50,10 @@ class Pace:
     """For an answer to a command; a silent worker costs all of it."""
     unheard_s: float = 0.05
     """For workers that are known to be silent."""
-    confirm_pause_s: float = 0.03
-    """Before each look whether a command has taken effect."""
+    first_look_s: float = 0.01
+    """Before the first look whether a command has taken effect; half of them have after 4 to 8 ms."""
+    confirm_pause_s: float = 0.04
+    """Before each further look."""
     resend_after_s: float = 0.3
     """Then a command without effect is sent once more: Redis loses those to a worker that reconnects."""
     confirm_s: float = 1.5
@@ -144,11 +146,13 @@ class Cordon:
         """Send a command and look until it has taken effect, for the "ok" of a worker comes before that."""
         now = asyncio.get_running_loop().time
         started, was_sent_again = now(), False
+        pause_s = self._pace.first_look_s
         waiting = dict(queues)
         if waiting:
             await command(waiting, timeout_s=self._pace.answer_s)
         while waiting:
-            await asyncio.sleep(self._pace.confirm_pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = self._pace.confirm_pause_s
             done = await are_done(waiting)
             waiting = {node: names for node, names in waiting.items() if node not in done}
             if now() - started >= within_s:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
 from drain_hook.admission import Review, ScaleDown, Verdict
 from drain_hook.announcements import Announcer
-from drain_hook.cordon import Pace
+from drain_hook.cordon import Pace, Workers
 from drain_hook.drainer import MOST_ROUNDS, Drainer
 from drain_hook.reconciler import Reconciler
 from drain_hook.round_locks import RoundLocks
@@ -33,6 +33,7 @@ NAMESPACE, QUEUES = "apps", frozenset({"default"})
 AT_ONCE = Pace(
     answer_s=0.01,
     unheard_s=0.0,
+    first_look_s=0.0,
     confirm_pause_s=0.0,
     resend_after_s=0.02,
     confirm_s=0.05,
@@ -41,6 +42,7 @@ AT_ONCE = Pace(
     give_back_s=0.05,
     hold_pause_s=0.0,
 )
+T = TypeVar("T")
 _uids = itertools.count(1)
 
 
@@ -67,6 +69,8 @@ class Stage:
     clock: Clock = field(default_factory=Clock)
     pace: Pace = AT_ONCE
     most_rounds: int = MOST_ROUNDS
+    control: Workers | None = None
+    """Real workers in place of `celery`."""
 
     def __post_init__(self) -> None:
         self.configuration = Configuration(pools=(self.pool,))
@@ -74,14 +78,14 @@ class Stage:
         self.warm = WarmFleet(
             configuration=lambda: self.configuration,
             cache=self.cluster.cache,
-            workers=lambda _: self.celery,
+            workers=lambda _: self.workers,
             clock=self.clock.monotonic,
         )
         self.around = Surroundings(
             cluster=self.cluster,
             cache=self.cluster.cache,
             warm=self.warm,
-            workers=lambda _: self.celery,
+            workers=lambda _: self.workers,
             telemetry=Telemetry(self.registry),
             pace=self.pace,
             clock=self.clock.wall,
@@ -106,6 +110,10 @@ class Stage:
             leadership=self.leadership,
             announcer=self.announcer,
         )
+
+    @property
+    def workers(self) -> Workers:
+        return self.control or self.celery
 
     def lease(self, holder: str) -> Lease:
         """The reconciler's, as seen by one replica."""
@@ -230,3 +238,12 @@ def stage(
 def running(name: str = "reports.build", *, seconds: float = 60.0, id: str = "3f2a91bc-77") -> Task:
     """A task that has run for a minute."""
     return Task(id=id, name=name, started_at=time.time() - seconds)
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], is_enough: Callable[[T], bool]) -> T:
+    """For what nothing tells: ask again, with pauses."""
+    async with asyncio.timeout(30):
+        while True:
+            if is_enough(answer := await ask()):
+                return answer
+            await asyncio.sleep(0.02)
