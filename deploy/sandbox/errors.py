@@ -7,7 +7,10 @@ from deploy.sandbox.resources import Document, Resource
 
 
 class ApiError(Exception):
-    """A request that fails with an HTTP code, a machine-readable reason and a message for people."""
+    """A request that fails with an HTTP code, a machine-readable reason and a message for people.
+
+    `warnings` is what admission had to say besides.
+    """
 
     def __init__(
         self, code: int, reason: str, message: str, *, details: Mapping[str, Any] | None = None
@@ -17,6 +20,7 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.details = dict(details or {})
+        self.warnings: tuple[str, ...] = ()
 
     def status(self) -> Document:
         """The Status body, fields in the order the real server writes them."""

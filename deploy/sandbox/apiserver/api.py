@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -127,10 +127,11 @@ class Api:
             watch = replace(watch, render=lambda document: self._table(request, [document]))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request.http)
-        async with aclosing(events(self._store, watch)) as pieces:
-            async for piece in pieces:
-                if piece:
-                    await response.write(piece.encode())
+        with suppress(ConnectionResetError):  # a client that has seen enough
+            async with aclosing(events(self._store, watch)) as pieces:
+                async for piece in pieces:
+                    if piece:
+                        await response.write(piece.encode())
         return response
 
     def _represented(self, request: Request, documents: list[Document]) -> web.Response | None:
@@ -240,6 +241,7 @@ class Api:
             raise request_timeout() from error
         except ApiError as error:
             code = error.code
+            error.warnings = tuple(write.warnings)
             raise
         finally:
             self._audit.append(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from deploy.sandbox.apiserver.ages import age
-from deploy.sandbox.apiserver.label_selectors import selector_text
+from deploy.sandbox.label_selectors import selector_text
 from deploy.sandbox.resources import (
     API_SERVICES,
     AUTOSCALERS,

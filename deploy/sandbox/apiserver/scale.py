@@ -1,8 +1,8 @@
 """The scale subresource: an autoscaling/v1 Scale as a view on a Deployment or ReplicaSet, and back."""
 
-from deploy.sandbox.apiserver.label_selectors import selector_text
 from deploy.sandbox.apiserver.strategy import check_identity
 from deploy.sandbox.errors import invalid
+from deploy.sandbox.label_selectors import selector_text
 from deploy.sandbox.resources import Document, Resource
 
 

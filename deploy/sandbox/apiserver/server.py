@@ -85,7 +85,19 @@ class ApiServer:
 
     async def __aenter__(self) -> Self:
         self._publish_first_objects()
-        await self._open_doors()
+        try:
+            await self._open_doors()
+            await self._serve()
+        except BaseException:
+            await self._doors.aclose()
+            raise
+        log.info("The API server is at %s.", self.url)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._doors.aclose()
+
+    async def _serve(self) -> None:
         app = web.Application(client_max_size=3 * 2**20)
         app.router.add_route("*", "/{path:.*}", self._answer)
         # A client that goes away takes its request with it, as in the real server.
@@ -95,11 +107,6 @@ class ApiServer:
         site = web.TCPSite(runner, self.host, self.port, ssl_context=self._serving_context())
         await site.start()
         self.port = runner.addresses[0][1]
-        log.info("The API server is at %s.", self.url)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._doors.aclose()
 
     async def _open_doors(self) -> None:
         certificates = self._certificates
@@ -190,7 +197,7 @@ class ApiServer:
 
 
 def _refused(error: ApiError) -> web.Response:
-    response = json_response(error.status(), status=error.code)
+    response = json_response(error.status(), status=error.code, warnings=error.warnings)
     if retry_after := error.details.get("retryAfterSeconds"):
         response.headers["Retry-After"] = str(retry_after)
     return response

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from deploy.sandbox.apiserver.label_selectors import matches_labels
 from deploy.sandbox.apiserver.match_conditions import ConditionSyntaxError, parse_condition
 from deploy.sandbox.errors import invalid
+from deploy.sandbox.label_selectors import matches_labels
 from deploy.sandbox.resources import (
     AUTOSCALERS,
     DEPLOYMENTS,

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from deploy.sandbox.apiserver.label_selectors import matches_labels
 from deploy.sandbox.apiserver.match_conditions import ConditionError, Expression, parse_condition
 from deploy.sandbox.apiserver.writing import Operation, Write
 from deploy.sandbox.errors import forbidden
+from deploy.sandbox.label_selectors import matches_labels
 from deploy.sandbox.resources import NAMESPACES, Document, Resource
 
 

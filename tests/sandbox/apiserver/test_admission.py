@@ -170,6 +170,15 @@ async def test_warnings_reach_the_client_and_annotations_the_audit(
     assert server.audit[-1].annotations == {"drain.lab.example/drained": "w-1,w-2"}
 
 
+async def test_a_refusal_carries_its_warnings(client: Client, webhook: Webhook) -> None:
+    """Both reach the client."""
+    await configure(client, webhook)
+    webhook.answer = lambda uid: answered(uid, allowed=False, warnings=["two are draining"])
+    refused = await scale(client, 2)
+    assert (refused.status, refused.warnings) == (400, ['299 - "two are draining"'])
+    assert refused.body["message"].endswith("denied the request without explanation")
+
+
 @pytest.mark.parametrize(
     ("name", "allowed"),
     [
