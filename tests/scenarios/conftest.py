@@ -21,7 +21,7 @@ from deploy.sandbox.kubeconfigs import read_kubeconfig
 from deploy.sandbox.services import services
 from tests.scenarios.crews import Cluster
 
-POOLS = {
+POOLS: dict[str, manifests.Document] = {
     "idle-first": {"whenBusy": "proceed"},
     "held": {"holdSeconds": 0.5},
     "proceeds": {"whenBusy": "proceed", "holdSeconds": 0},

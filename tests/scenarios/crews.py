@@ -127,7 +127,7 @@ class Crew:
 
         async def all_consume() -> bool:
             queues = await self.control.active_queues(nodes, timeout_s=2)
-            return all(queues.get(node) == {self.name} for node in nodes)
+            return all(queues.get(node) == frozenset({self.name}) for node in nodes)
 
         await eventually(all_consume, f"all workers of {self.name} consume")
         return pods

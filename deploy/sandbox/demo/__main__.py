@@ -37,7 +37,7 @@ BEHAVIOR = {
     },
     "scaleDown": {
         "stabilizationWindowSeconds": 4,
-        "policies": [{"type": "Pods", "value": 2, "periodSeconds": 4}],
+        "policies": [{"type": "Pods", "value": 3, "periodSeconds": 4}],
     },
 }
 TASKS, SHORT_S, PROTECTED_S = 150, 1.5, 45.0

@@ -31,8 +31,9 @@ class ProcessGuard:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            await self._process.communicate()
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()  # communicate() without input leaves it open before Python 3.12
+            await self._process.wait()
 
     def watch(self, group: int) -> None:
         """Kill this process group should we be gone."""
