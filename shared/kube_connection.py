@@ -58,7 +58,6 @@ async def connect(kubeconfig: str | None, *, context: str | None = None) -> Asyn
         yield KubeConnection(api)
     finally:
         refresher.cancel()
-        await asyncio.gather(refresher, return_exceptions=True)
         await api.close()  # type: ignore[no-untyped-call]  # typed package, untyped function
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -36,6 +37,7 @@ class Scripted:
         self.bodies: list[bytes] = []
         self.answer: Answer = lambda _: web.json_response({})
         self.is_silent = False
+        self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
@@ -55,16 +57,17 @@ async def kube(api: Scripted, tmp_path: Path) -> AsyncIterator[KubeClient]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", api.handle)
     async with TestServer(app, handler_cancellation=True) as server:
-        path = kubeconfig(tmp_path, str(server.make_url("")))
+        api.url = str(server.make_url(""))
+        path = kubeconfig(tmp_path, api.url)
         async with KubeClient.connect(str(path), timeout_s=5) as client:
             yield client
 
 
-def kubeconfig(directory: Path, url: str) -> Path:
+def kubeconfig(directory: Path, url: str, *, user: dict[str, object] | None = None) -> Path:
     path = directory / "kubeconfig"
     document = {
         "clusters": [{"name": "c", "cluster": {"server": url}}],
-        "users": [{"name": "u", "user": {"token": "the-token"}}],
+        "users": [{"name": "u", "user": user or {"token": "the-token"}}],
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "x",
     }
@@ -139,6 +142,26 @@ async def test_a_mark_is_a_merge_patch_that_names_the_uid(api: Scripted, kube: K
     assert request.headers["Content-Type"] == "application/merge-patch+json"
     assert request.headers["Authorization"] == "Bearer the-token"
     assert json.loads(api.bodies[0]) == {"metadata": {"uid": "u", "annotations": {"a": "1", "b": None}}}
+
+
+@pytest.mark.usefixtures("kube")
+async def test_a_kubeconfig_may_name_a_program_that_gives_the_token(api: Scripted, tmp_path: Path) -> None:
+    """So EKS and GKE do it."""
+    credential = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": "from-a-program"},
+    }
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": sys.executable,
+        "args": ["-c", f"print({json.dumps(credential)!r})"],
+        "interactiveMode": "Never",
+    }
+    path = kubeconfig(tmp_path, api.url, user={"exec": plugin})
+    async with KubeClient.connect(str(path)) as kube:
+        await kube.config_map(namespace="default", name="m")
+    assert api.requests[0].headers["Authorization"] == "Bearer from-a-program"
 
 
 async def test_names_cannot_leave_their_path_segment(api: Scripted, kube: KubeClient) -> None:
