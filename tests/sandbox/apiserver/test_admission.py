@@ -362,6 +362,15 @@ async def test_a_condition_that_fails_refuses_the_write_or_skips_the_webhook(
     assert webhook.calls == []
 
 
+async def test_a_condition_on_labels_fails_on_a_scale(client: Client, webhook: Webhook) -> None:
+    """A Scale has none, and the sentence quotes the expression."""
+    text = "object.metadata.labels['nope'] == 'x'"
+    await configure(client, webhook, matchConditions=[{"name": "labels", "expression": text}])
+    refused = await scale(client, 4)
+    printed = recordings.read("c26_match_condition_error")["commands"][0]["stderr"]
+    assert f"Error from server (Forbidden): {refused.body['message']}\n" == printed
+
+
 @pytest.mark.parametrize(
     ("resources", "calls"),
     [(["deployments"], 0), (["*/scale"], 1), (["*/*"], 1), (["*"], 0), (["replicasets/scale"], 0)],
