@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,6 +28,15 @@ from shared.pods import (
     workload_from,
 )
 from shared.workload_cache import WorkloadKey
+from tests.fakes.kubernetes_documents import (
+    annotate,
+    controller_uid,
+    fits,
+    pod_document,
+    replica_set_document,
+    set_pod_fields,
+    workload_document,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +137,7 @@ class FakeCluster:
     def edit_pod(self, name: str, *, namespace: str = "default", **fields: Any) -> Pod:
         """Change `phase`, `is_ready`, `host`, `restarts` or `is_terminating`, as the kubelet would."""
         document = self._pods[namespace, name]
-        _set_pod_fields(document, **fields)
+        set_pod_fields(document, **fields)
         self._stamp(document)
         return pod_from(document)
 
@@ -138,7 +145,7 @@ class FakeCluster:
         self, name: str, annotations: Mapping[str, str | None], *, namespace: str = "default"
     ) -> None:
         """What somebody else writes."""
-        self._stamp(_annotate(self._pods[namespace, name], annotations))
+        self._stamp(annotate(self._pods[namespace, name], annotations))
 
     def delete_pod(self, name: str, *, namespace: str = "default") -> None:
         """The pod is gone."""
@@ -206,7 +213,9 @@ class FakeCluster:
         return tuple(
             replica_set_from(document)
             for (where, _), document in sorted(self._replica_sets.items())
-            if where == namespace and _fits(document, selector) and owner_uid in (None, _owner(document))
+            if where == namespace
+            and fits(document, selector)
+            and owner_uid in (None, controller_uid(document))
         )
 
     async def pods(self, *, namespace: str, selector: str) -> tuple[Pod, ...]:
@@ -214,7 +223,7 @@ class FakeCluster:
         return tuple(
             pod_from(document)
             for (where, _), document in sorted(self._pods.items())
-            if where == namespace and _fits(document, selector)
+            if where == namespace and fits(document, selector)
         )
 
     async def workload_state(self, *, kind: str, namespace: str, name: str) -> WorkloadState:
@@ -233,7 +242,7 @@ class FakeCluster:
             raise NotFound(f'pods "{name}" not found', status=404)
         if document["metadata"]["uid"] != uid:
             raise Conflict(f'the UID of pod "{name}" is {document["metadata"]["uid"]}, not {uid}', status=409)
-        return pod_from(self._stamp(_annotate(document, annotations)))
+        return pod_from(self._stamp(annotate(document, annotations)))
 
     async def create_event(
         self, *, involved: Workload | Pod, reason: str, message: str, component: str, type: str = "Normal"
@@ -345,7 +354,7 @@ class FakeCluster:
             replicas=replicas,
             updatedReplicas=replicas,
         )
-        sets = [d for d in self._replica_sets.values() if _owner(d) == document["metadata"]["uid"]]
+        sets = [d for d in self._replica_sets.values() if controller_uid(d) == document["metadata"]["uid"]]
         if len(sets) == 1:
             sets[0]["spec"]["replicas"] = replicas
             sets[0]["metadata"]["annotations"]["deployment.kubernetes.io/desired-replicas"] = str(replicas)
@@ -421,144 +430,3 @@ _WRITES = frozenset(
         "patch_webhook_ca",
     }
 )
-_uids = Counter[str]()
-
-
-def workload_document(
-    name: str,
-    *,
-    replicas: int,
-    namespace: str = "default",
-    kind: str = "Deployment",
-    uid: str | None = None,
-    annotations: Mapping[str, str] = {},
-) -> dict[str, Any]:
-    """A settled Deployment as the API server shows it."""
-    return {
-        "apiVersion": "apps/v1",
-        "kind": kind,
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "uid": uid or _fresh_uid(name),
-            "generation": 1,
-            "annotations": dict(annotations),
-        },
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}},
-        "status": {"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas},
-    }
-
-
-def replica_set_document(
-    name: str, *, owner: Mapping[str, Any], replicas: int, revision: int = 1
-) -> dict[str, Any]:
-    metadata = owner["metadata"]
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "ReplicaSet",
-        "metadata": {
-            "name": name,
-            "namespace": metadata["namespace"],
-            "uid": _fresh_uid(name),
-            "labels": dict(owner["spec"]["selector"]["matchLabels"]),
-            "annotations": {
-                "deployment.kubernetes.io/revision": str(revision),
-                "deployment.kubernetes.io/desired-replicas": str(owner["spec"]["replicas"]),
-            },
-            "ownerReferences": [_reference(owner)],
-            "creationTimestamp": _rfc3339(0),
-        },
-        "spec": {"replicas": replicas},
-    }
-
-
-def pod_document(
-    name: str,
-    *,
-    owner: Mapping[str, Any],
-    uid: str | None = None,
-    age_s: float = 3600.0,
-    annotations: Mapping[str, str] = {},
-    **fields: Any,
-) -> dict[str, Any]:
-    """A Running and ready pod of a ReplicaSet; `fields` as in FakeCluster.edit_pod."""
-    metadata = owner["metadata"]
-    document: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "namespace": metadata["namespace"],
-            "uid": uid or _fresh_uid(name),
-            "labels": dict(metadata["labels"]),
-            "annotations": dict(annotations),
-            "ownerReferences": [_reference(owner)],
-            "creationTimestamp": _rfc3339(time.time() - age_s),
-        },
-        "spec": {},
-        "status": {},
-    }
-    defaults: dict[str, Any] = {"phase": "Running", "is_ready": True, "host": "host-1", "restarts": 0}
-    _set_pod_fields(document, **(defaults | fields))
-    return document
-
-
-def _set_pod_fields(
-    document: dict[str, Any],
-    *,
-    phase: str | None = None,
-    is_ready: bool | None = None,
-    host: str | None = None,
-    restarts: int | None = None,
-    is_terminating: bool | None = None,
-) -> None:
-    status = document["status"]
-    if phase is not None:
-        status["phase"] = phase
-    if is_ready is not None:
-        since = document["metadata"]["creationTimestamp"]
-        ready = {"type": "Ready", "status": str(is_ready), "lastTransitionTime": since}
-        status["conditions"] = [ready]
-    if host is not None:
-        document["spec"]["nodeName"] = host
-    if restarts is not None:
-        status["containerStatuses"] = [{"restartCount": restarts}]
-    if is_terminating:
-        document["metadata"]["deletionTimestamp"] = _rfc3339(time.time())
-
-
-def _annotate(document: dict[str, Any], annotations: Mapping[str, str | None]) -> dict[str, Any]:
-    merged = {**document["metadata"].get("annotations", {}), **annotations}
-    document["metadata"]["annotations"] = {k: v for k, v in merged.items() if v is not None}
-    return document
-
-
-def _reference(owner: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-        "controller": True,
-    }
-
-
-def _owner(document: Mapping[str, Any]) -> str:
-    references = document["metadata"].get("ownerReferences") or ()
-    return next((str(r["uid"]) for r in references if r.get("controller")), "")
-
-
-def _fits(document: Mapping[str, Any], selector: str) -> bool:
-    """Equality terms only: that is what the documents above have."""
-    labels = document["metadata"].get("labels", {})
-    return all(
-        labels.get(k) == v for k, _, v in (term.partition("=") for term in selector.split(",") if term)
-    )
-
-
-def _fresh_uid(name: str) -> str:
-    _uids[name] += 1
-    return f"uid-{name}-{_uids[name]}"
-
-
-def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,13 +14,8 @@ from deploy.sandbox.apiserver.server import ApiServer, Certificates
 from deploy.sandbox.kubeconfigs import Access, write_kubeconfig
 from shared.kube_client import KubeClient
 from shared.workload_cache import WorkloadCache, WorkloadKey
-from tests.fakes.kubernetes import (
-    FakeCache,
-    FakeCluster,
-    pod_document,
-    replica_set_document,
-    workload_document,
-)
+from tests.fakes.kubernetes import FakeCache, FakeCluster
+from tests.fakes.kubernetes_documents import pod_document, replica_set_document, workload_document
 from tests.sandbox.authority import Authority
 
 WORKER = WorkloadKey("Deployment", "default", "worker")
