@@ -9,11 +9,10 @@ from typing import Any, Protocol
 
 from drain_hook.admission import ScaleDown, Verdict
 from drain_hook.explanations import enumerate_some
-from drain_hook.plans import DrainPlan
+from drain_hook.rounds import Round
 from drain_hook.telemetry import Telemetry
 from shared.errors import KubernetesError
 from shared.pods import Workload
-from shared.pools import Pool
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +37,10 @@ class Announcer:
         """Last refusal by namespace and workload, until it is let through."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def verdict(
-        self,
-        verdict: Verdict,
-        *,
-        scale_down: ScaleDown,
-        pool: Pool,
-        workload: Workload | None,
-        plan: DrainPlan | None,
-        phases: dict[str, float],
-        seconds: float,
-    ) -> None:
+    def verdict(self, verdict: Verdict, round_: Round, *, seconds: float) -> None:
         """Once for each answer to a review of one of our workloads."""
-        self._telemetry.verdict(pool, verdict, seconds=seconds)
+        scale_down, workload = round_.scale_down, round_.workload
+        self._telemetry.verdict(round_.pool, verdict, seconds=seconds)
         log.info(
             "Scale-down of %s %s/%s from %d to %d replicas %s (%s) after %.3f s: %s",
             scale_down.kind,
@@ -62,9 +52,7 @@ class Announcer:
             verdict.reason,
             seconds,
             verdict.message,
-            extra=_fields(
-                verdict, scale_down=scale_down, pool=pool, plan=plan, phases=phases, seconds=seconds
-            ),
+            extra=_fields(verdict, round_, seconds=seconds),
         )
         if workload is not None and not scale_down.is_dry_run and self._is_news(verdict, scale_down):
             reason = "ScaleDownDrained" if verdict.allowed else "ScaleDownRefused"
@@ -112,28 +100,21 @@ async def _or_tell(writing: Coroutine[Any, Any, None]) -> None:
         log.warning("An Event could not be written: %s", error)
 
 
-def _fields(
-    verdict: Verdict,
-    *,
-    scale_down: ScaleDown,
-    pool: Pool,
-    plan: DrainPlan | None,
-    phases: dict[str, float],
-    seconds: float,
-) -> dict[str, object]:
+def _fields(verdict: Verdict, round_: Round, *, seconds: float) -> dict[str, object]:
     """The plan as fields of the log line; task names are in the message, arguments nowhere."""
+    scale_down, plan = round_.scale_down, round_.plan
     fields: dict[str, object] = {
         "allowed": verdict.allowed,
         "reason": verdict.reason,
         "namespace": scale_down.namespace,
         "workload": scale_down.name,
-        "pool": pool.name,
+        "pool": round_.pool.name,
         "from_replicas": scale_down.from_replicas,
         "to_replicas": scale_down.to_replicas,
         "user": scale_down.username,
         "dry_run": scale_down.is_dry_run,
         "seconds": round(seconds, 4),
-        "phases": {name: round(spent, 4) for name, spent in phases.items()},
+        "phases": {name: round(spent, 4) for name, spent in round_.seconds.items()},
     }
     if plan is not None:
         fields |= {

@@ -58,33 +58,28 @@ class Drainer:
             return verdict
         assert scale_down is not None, "early_verdict() lets nothing else through"
         assert pool is not None, "early_verdict() lets nothing else through"
-        if len(self._rounds) >= self._most_rounds:
-            return full(self._most_rounds)
-        return await self._answer(scale_down, pool, ttl_s=configuration.round_ttl, deadline=deadline)
+        started, reserve_s = time.monotonic(), (deadline - _now()) / 20
+        round_ = Round(
+            scale_down, pool, self._around, ttl_s=configuration.round_ttl, deadline=deadline - reserve_s
+        )
+        if len(self._rounds) < self._most_rounds:
+            verdict = await self._answer(round_, deadline=deadline)
+        else:
+            verdict = full(self._most_rounds)
+        self._announcer.verdict(verdict, round_, seconds=time.monotonic() - started)
+        return verdict
 
     async def close(self) -> None:
         """Wait until every round has ended."""
         while self._rounds:
             await asyncio.wait(self._rounds)
 
-    async def _answer(self, scale_down: ScaleDown, pool: Pool, *, ttl_s: float, deadline: float) -> Verdict:
+    async def _answer(self, round_: Round, *, deadline: float) -> Verdict:
         """Start a round, and wait for its verdict as long as there is time."""
-        started, loop = time.monotonic(), asyncio.get_running_loop()
-        answer: asyncio.Future[Verdict] = loop.create_future()
-        reserve_s = (deadline - loop.time()) / 20
-        round_ = Round(scale_down, pool, self._around, ttl_s=ttl_s, deadline=deadline - reserve_s)
+        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._start(round_, answer)
-        await asyncio.wait({answer}, timeout=max(0.0, deadline - loop.time()))
-        _give(answer, out_of_time(scale_down))
-        self._announcer.verdict(
-            answer.result(),
-            scale_down=scale_down,
-            pool=pool,
-            workload=round_.workload,
-            plan=round_.plan,
-            phases=round_.seconds,
-            seconds=time.monotonic() - started,
-        )
+        await asyncio.wait({answer}, timeout=max(0.0, deadline - _now()))
+        _give(answer, out_of_time(round_.scale_down))
         return answer.result()
 
     def _start(self, round_: Round, answer: asyncio.Future[Verdict]) -> None:
@@ -155,3 +150,7 @@ def _give(answer: asyncio.Future[Verdict], verdict: Verdict) -> bool:
         return False
     answer.set_result(verdict)
     return True
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

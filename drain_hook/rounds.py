@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from drain_hook import picture
@@ -60,8 +61,6 @@ class Round:
         self.seconds: dict[str, float] = {}
         """Spent in each phase."""
         self._around = around
-        self._workers = around.workers(pool)
-        self._cordon = Cordon(pool, cluster=around.cluster, workers=self._workers, pace=around.pace)
         self._ttl_s = ttl_s
         self._deadline = deadline
         self._picture = Picture(
@@ -260,6 +259,15 @@ class Round:
         )
 
     # What the steps share.
+
+    @cached_property
+    def _workers(self) -> Workers:
+        return self._around.workers(self.pool)
+
+    @cached_property
+    def _cordon(self) -> Cordon:
+        around = self._around
+        return Cordon(self.pool, cluster=around.cluster, workers=self._workers, pace=around.pace)
 
     def _record(self, victim: Victim, plan: DrainPlan) -> Mark:
         return record_of(

@@ -153,6 +153,8 @@ async def test_too_many_rounds_are_refused_at_once() -> None:
     await until(cluster.was_asked)
     verdict = await scene.ask(1, 0, tidy=False)
     assert (verdict.reason, verdict.code) == ("Full", 429)
+    labels = {"pool": "default", "namespace": NAMESPACE, "allowed": "false", "reason": "Full"}
+    assert scene.sample("drain_hook_verdicts_total", **labels) == 1
     cluster.may_go_on.set()
     assert (await first).allowed
 

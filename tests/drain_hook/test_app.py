@@ -1,0 +1,216 @@
+"""The whole hook behind an emulated kube-apiserver; only Celery is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from deploy.sandbox.processes import free_port
+from drain_hook.__main__ import main
+from drain_hook.app import run_hook
+from shared.marks import MARK_ANNOTATION
+from shared.settings import Settings
+from tests.drain_hook.stages import eventually, running
+from tests.fakes.celery import FakeCelery, fake_worker
+from tests.shared.kubernetes_stages import SandboxStage, sandbox_stage
+
+DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/worker"
+PODS = "/api/v1/namespaces/default/pods"
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+
+
+def config(**drain: Any) -> str:
+    pool = {
+        "name": "default",
+        "namespace": "default",
+        "workload": {"name": "worker"},
+        "queues": ["default"],
+        "slotsPerWorker": 4,
+        "broker": {"url": "redis://:hunter2@broker/0"},
+        "drain": {"holdSeconds": 0, **drain},
+    }
+    return yaml.safe_dump({"pools": [pool], "refresh": 0.1, "maxAge": 30})
+
+
+@dataclass(kw_only=True)
+class Lab:
+    """A hook that the API server of a stage calls on scale-downs."""
+
+    stage: SandboxStage
+    directory: Path
+    celery: FakeCelery
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    port: int = field(default_factory=free_port)
+    telemetry_port: int = field(default_factory=free_port)
+
+    @asynccontextmanager
+    async def hook(self) -> AsyncIterator[None]:
+        """The registration is there first, without a caBundle: the hook brings its own."""
+        self.config_file.write_text(config())
+        await self._register()
+        settings = Settings(
+            config=self.config_file,
+            kubeconfig=str(self.directory / "kubeconfig"),
+            host="127.0.0.1",
+            port=self.port,
+            telemetry_port=self.telemetry_port,
+            tls_self_managed=True,
+        )
+        hook = asyncio.create_task(run_hook(settings, connect=lambda url, **_: self.celery, stop=self.stop))
+        try:
+            await eventually(lambda: self.telemetry("/readyz"), lambda text: text.startswith("ok"))
+            yield
+        finally:
+            self.stop.set()
+            await hook
+
+    @property
+    def config_file(self) -> Path:
+        return self.directory / "config.yaml"
+
+    async def _register(self) -> None:
+        await self.stage.create(
+            WEBHOOKS,
+            {
+                "metadata": {"name": "celery-hpa-drain"},
+                "webhooks": [
+                    {
+                        "name": "scale.drain.celery-hpa.io",
+                        "clientConfig": {"url": f"https://localhost:{self.port}/validate"},
+                        "rules": [
+                            {
+                                "apiGroups": ["apps"],
+                                "apiVersions": ["v1"],
+                                "operations": ["UPDATE"],
+                                "resources": ["deployments/scale"],
+                            }
+                        ],
+                        "failurePolicy": "Fail",
+                        "sideEffects": "NoneOnDryRun",
+                        "admissionReviewVersions": ["v1"],
+                        "timeoutSeconds": 10,
+                    }
+                ],
+            },
+        )
+
+    async def scale(self, replicas: int, *, query: str = "") -> dict[str, Any]:
+        """What the API server answers, whatever that is."""
+        async with self.stage.session.patch(
+            f"{self.stage.server.url}{DEPLOYMENT}/scale{query}",
+            data=json.dumps({"spec": {"replicas": replicas}}),
+            headers={"Content-Type": "application/merge-patch+json"},
+        ) as response:
+            return dict(await response.json())
+
+    async def marked(self) -> set[str]:
+        pods = await self.stage.send("GET", PODS)
+        return {
+            pod["metadata"]["name"]
+            for pod in pods["items"]
+            if MARK_ANNOTATION in pod["metadata"].get("annotations", {})
+        }
+
+    async def telemetry(self, path: str) -> str:
+        with suppress(aiohttp.ClientError):
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{self.telemetry_port}{path}") as response,
+            ):
+                return await response.text()
+        return ""
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    """Three workers, one of them busy."""
+    celery = FakeCelery.of(
+        fake_worker("celery@worker-0", running()),
+        fake_worker("celery@worker-1"),
+        fake_worker("celery@worker-2"),
+    )
+    async with sandbox_stage(tmp_path) as stage:
+        await stage.add_workload(replicas=3)
+        settled = {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3}
+        await stage.send("PATCH", f"{DEPLOYMENT}/status", {"status": settled})
+        yield Lab(stage=stage, directory=tmp_path, celery=celery)
+
+
+async def test_a_scale_down_is_drained_through_the_api_server(lab: Lab) -> None:
+    """Over TLS with a certificate the hook made itself; the idle ones go, and an Event says so."""
+    async with lab.hook():
+        assert (await lab.scale(1))["spec"]["replicas"] == 1
+        assert await lab.marked() == {"worker-1", "worker-2"}
+        events = await eventually(lab.stage.events, bool)
+    assert [(reason, kind) for reason, _, kind in events] == [("ScaleDownDrained", "Normal")]
+
+
+async def test_a_refusal_reaches_whoever_asked(lab: Lab) -> None:
+    """In one sentence, with 403."""
+    async with lab.hook():
+        answer = await lab.scale(0)
+    assert answer["code"] == 403
+    assert "worker-0 runs reports.build" in answer["message"]
+
+
+async def test_a_dry_run_changes_nothing(lab: Lab) -> None:
+    async with lab.hook():
+        assert (await lab.scale(1, query="?dryRun=All"))["spec"]["replicas"] == 1
+        assert await lab.marked() == set()
+
+
+async def test_a_scale_up_takes_it_all_back(lab: Lab) -> None:
+    """Refused, then load comes back: within a moment everybody works."""
+    async with lab.hook():
+        assert (await lab.scale(0))["code"] == 403
+        assert await lab.marked() == {"worker-0", "worker-1", "worker-2"}
+        await lab.scale(4)
+        await eventually(lab.marked, lambda marked: marked == set())
+    assert all(worker.queues for worker in lab.celery.workers.values())
+
+
+async def test_telemetry_shows_verdicts_and_no_secrets(lab: Lab) -> None:
+    async with lab.hook():
+        await lab.scale(1)
+        metrics = await lab.telemetry("/metrics")
+        lab.config_file.write_text("pools: nonsense")
+        ready = await eventually(lambda: lab.telemetry("/readyz"), lambda text: "stays in force" in text)
+    assert 'drain_hook_verdicts_total{allowed="true",namespace="default",pool="default"' in metrics
+    assert 'drain_hook_phase_seconds_bucket{le="0.005",phase="plan"}' in metrics
+    assert "hunter2" not in metrics + ready
+
+
+async def test_it_closes_what_it_opened(lab: Lab) -> None:
+    async with lab.hook():
+        await lab.scale(2)
+    assert lab.celery.is_closed
+    leases = await lab.stage.send("GET", "/apis/coordination.k8s.io/v1/namespaces/default/leases")
+    assert {
+        lease["metadata"]["name"]: lease["spec"].get("holderIdentity", "") for lease in leases["items"]
+    } == {
+        "celery-hpa-drain-reconciler": "",
+        "celery-hpa-drain-worker": "",
+    }
+
+
+def test_every_mistake_of_the_configuration_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, each with its path, and no traceback."""
+    file = tmp_path / "config.yaml"
+    file.write_text("pools: [{name: default, queues: []}]")
+    code = main(["--config", str(file), "--tls-self-managed", "--port", "0", "--telemetry-port", "0"])
+    printed = capsys.readouterr().err
+    assert code == 2
+    assert "pools[0].queues: " in printed
+    assert "pools[0].broker: " in printed
+    assert "Traceback" not in printed
