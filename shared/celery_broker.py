@@ -10,19 +10,25 @@ Four rules of this protocol shape the file:
 - Nothing retries by itself: kombu's default is to try for ever, and a caller's deadline is near.
 """
 
+# mypy: allow-untyped-calls
+# kombu says that it is typed, and is in a few places.
+
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from kombu import Connection, Consumer, Producer, Queue
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import ChannelError
 from kombu.message import Message
+from kombu.messaging import Consumer, Producer
 from kombu.pidbox import Mailbox
+from kombu.transport.virtual import Channel as VirtualChannel
 
 Heard = Callable[[str, Mapping[str, Any]], None]
 """Takes a ticket and the replies that came under it, by node name."""
@@ -55,18 +61,26 @@ class BrokerConnection:
             heartbeat=0,
             transport_options=_timeouts(timeout_s) | dict(transport_options) | _OWN_BOOKKEEPING,
         )
-        self._connection.ensure_connection(
-            max_retries=len(self._connection.alt) or 1, interval_start=0, interval_step=0, timeout=timeout_s
-        )
+        with ExitStack() as undo:
+            undo.callback(self.abandon)
+            self._connection.ensure_connection(
+                max_retries=len(self._connection.alt) or 1,
+                interval_start=0,
+                interval_step=0,
+                timeout=timeout_s,
+            )
+            self._open(Mailbox(control_exchange, type="fanout"))
+            undo.pop_all()
+
+    def _open(self, mailbox: Any) -> None:
         self._channel = self._connection.channel()
-        mailbox = Mailbox(control_exchange, type="fanout")
-        self._exchange = mailbox.exchange(self._channel)
+        # A channel of its own: RabbitMQ closes it over a missing queue, and the library opens it again.
+        self._counting = self._connection.channel()
+        self._exchange: Exchange = mailbox.exchange(self._channel)
         self._exchange.declare()
         self._producer = Producer(self._channel, auto_declare=False, serializer="json")
-        self._reply_exchange = mailbox.reply_exchange.name
-        self._replies = _reply_queue(mailbox)(self._channel)
+        self._replies = _reply_queue(mailbox.reply_exchange)(self._channel)
         self._consumer: Consumer | None = None
-        self._counting: Any = None
 
     def listen(self) -> None:
         """Declare the reply queue; the broker's answer also proves that the connection is alive."""
@@ -99,7 +113,10 @@ class BrokerConnection:
                 "pattern": None,
                 "matcher": None,
                 "ticket": ticket,
-                "reply_to": {"exchange": self._reply_exchange, "routing_key": self._replies.routing_key},
+                "reply_to": {
+                    "exchange": self._replies.exchange.name,
+                    "routing_key": self._replies.routing_key,
+                },
             },
             exchange=self._exchange.name,
             headers={"clock": 0, "expires": 0},
@@ -112,20 +129,12 @@ class BrokerConnection:
 
     def queue_length(self, queue: str) -> int:
         """Messages ready in the queue; 0 when there is no such queue."""
-        # A channel of its own, and a new one after a miss: RabbitMQ closes the one that asked for a missing
-        # queue, and the library does not notice.
-        counting = self._counting or self._connection.channel()
-        self._counting = None
         try:
-            length = int(counting.queue_declare(queue=queue, passive=True).message_count)
+            return int(self._counting.queue_declare(queue=queue, passive=True).message_count)
         except ChannelError as error:
             if int(error.reply_code or 0) != _NOT_FOUND:
                 raise
-            with suppress(Exception):
-                counting.close()
             return 0
-        self._counting = counting
-        return length
 
     def close(self) -> None:
         """Leave nothing behind at the broker."""
@@ -136,12 +145,12 @@ class BrokerConnection:
         """Close as far as a broken connection can be closed."""
         # Whatever goes wrong here is what was wrong before.
         with suppress(Exception):
-            self._connection.collect(socket_timeout=0.1)
+            self._connection.collect()
 
     def _forget_binding(self) -> None:
         """kombu's virtual transports note every binding in memory and never strike it off."""
-        if state := getattr(self._channel, "state", None):
-            table = state.exchanges[self._reply_exchange]["table"]
+        if isinstance(self._channel, VirtualChannel):
+            table = self._channel.state.exchanges[self._replies.exchange.name]["table"]
             table[:] = [binding for binding in table if binding[-1] != self._replies.name]
 
     def _receive(self, body: Any, message: Message) -> None:
@@ -150,12 +159,12 @@ class BrokerConnection:
             self._heard(ticket, body)
 
 
-def _reply_queue(mailbox: Mailbox) -> Queue:
+def _reply_queue(exchange: Exchange) -> Any:
     """Ours alone, by a new name each time: a dead connection may hold an exclusive queue for a while."""
     routing_key = str(uuid4())
     return Queue(
-        f"{routing_key}.{mailbox.reply_exchange.name}",
-        exchange=mailbox.reply_exchange,
+        f"{routing_key}.{exchange.name}",
+        exchange=exchange,
         routing_key=routing_key,
         durable=False,
         exclusive=True,
