@@ -68,6 +68,7 @@ class Round:
         )
         self._cordoned: dict[str, int] = {}
         """Cost by pod uid, of the victims that this round has marked and cancelled, or found so."""
+        self._has_asked_all = False
         self._newly_marked: dict[str, Pod] = {}
         """By uid, those that had no mark before; also when the PATCH failed, for it may have taken effect."""
 
@@ -96,6 +97,7 @@ class Round:
             drained, plan = plan, self._make_plan()
             if _targets(plan) == _targets(drained):
                 return await self._conclude(plan, lease)
+            plan = await self._plan_on_fresh_answers()
         return self._decide(plan) if plan.refusal is not None else unsettled(self.scale_down)
 
     async def release_unused(self) -> None:
@@ -141,6 +143,14 @@ class Round:
                 now=self._now(),
             )
         return self.plan
+
+    async def _plan_on_fresh_answers(self) -> DrainPlan:
+        """What we remembered of the victims was out of date, and so may be the rest: ask everybody, once."""
+        if not self._has_asked_all:
+            self._has_asked_all = True
+            with self._phase("ask"):
+                await self._ask(self._picture.fleet.workers)
+        return self._make_plan()
 
     # Mark, cancel, look again.
 
@@ -208,7 +218,9 @@ class Round:
             await self._look_at(victims)
 
     async def _look_at(self, victims: Iterable[Victim]) -> None:
-        nodes = [victim.node for victim in victims if victim.pod.phase == "Running"]
+        await self._ask([victim.node for victim in victims if victim.pod.phase == "Running"])
+
+    async def _ask(self, nodes: Collection[str]) -> None:
         asked_at = self._picture.asking()
         fleet = await self._workers.inspect(nodes, timeout_s=self._at_most(INSPECT_S))
         self._picture.learn(fleet, asked_at=asked_at)

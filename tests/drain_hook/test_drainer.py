@@ -170,6 +170,18 @@ async def test_a_task_that_slips_in_spares_its_worker() -> None:
     assert scene.cluster.annotations_of(spared, namespace=NAMESPACE) == {}
 
 
+async def test_one_surprise_is_enough_to_ask_everybody() -> None:
+    """All were idle five seconds ago and all but one are busy now: that one is found at the second try."""
+    scene = stage(8)
+    await scene.warm_up()
+    for index in range(7):
+        scene.celery.start(node(f"worker-{index}"), running(id=str(index)))
+    verdict = await scene.ask(8, 7)
+    assert verdict.allowed
+    assert scene.marked == {"worker-7"}
+    assert len(scene.cluster.calls_of("patch_pod")) <= 3, "one victim, a second one, and the first given back"
+
+
 async def test_a_protected_task_that_slips_in_ends_the_round() -> None:
     """With nobody else to take: refused, and everything is taken back."""
     scene = stage(2, busy={"worker-0": [running("billing.charge")]})
