@@ -37,7 +37,10 @@ async def value(kube: ApiClient, metric: str, pool: str) -> str:
 
 async def serves(kube: ApiClient, metric: str, pool: str, wanted: str) -> None:
     async def holds() -> bool:
-        return await value(kube, metric, pool) == wanted
+        try:
+            return await value(kube, metric, pool) == wanted
+        except ApiError:
+            return False  # nothing is served until the pool was measured once
 
     await eventually(holds, f"{metric} of {pool} is {wanted}")
 

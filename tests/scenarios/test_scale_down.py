@@ -30,7 +30,7 @@ async def test_busy_victims_are_held_until_they_are_idle(cluster: Cluster) -> No
         first = await crew.scale(1)
         assert first.code == 403
         assert "orders.import" in first.message
-        assert sum(pod.mark is not None for pod in await crew.pods()) == 2
+        await crew.until(lambda pods: sum(p.has_mark_annotation for p in pods) == 2, "two pods are marked")
         answers = await crew.scale_until_allowed(1)
         assert len(answers) > 1
         await crew.until(lambda pods: len(pods) == 1, "one pod is left")
@@ -70,7 +70,7 @@ async def test_a_protected_worker_never_leaves(cluster: Cluster) -> None:
         assert refused.code == 403
         assert PROTECTED in refused.message
         assert "2" in refused.message
-        assert not any(pod.has_mark_annotation for pod in await crew.pods())
+        await crew.until(lambda pods: not any(p.has_mark_annotation for p in pods), "no pod is marked")
         assert (await crew.scale(2)).is_allowed
         remaining = await crew.until(lambda pods: len(pods) == 2, "two pods are left")
         assert {pod.name for pod in remaining} == protected
