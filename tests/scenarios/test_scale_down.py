@@ -42,9 +42,11 @@ async def test_a_drained_worker_takes_no_new_task(cluster: Cluster) -> None:
     async with cluster.crew("held", 2) as crew:
         await crew.submit(6, 6)
         assert not (await crew.scale(1)).is_allowed
-        draining = {pod.name for pod in await crew.pods() if pod.mark is not None}
+        pods = await crew.until(
+            lambda pods: sum(p.has_mark_annotation for p in pods) == 1, "one pod is marked"
+        )
+        draining = {pod.name for pod in pods if pod.mark is not None}
         late = await crew.submit(0.1, 0.1, 0.1)
-        assert draining
         assert not draining & {run.pod for run in await crew.runs() if run.id in late}
         await crew.scale_until_allowed(1)
         await crew.all_finished_once()
