@@ -26,6 +26,8 @@ MOST_ROUNDS = 16
 """Rounds in flight; beyond that reviews are refused at once."""
 LOCK_WAIT_S = 2.0
 """For the round before, which may just be ending; the HPA and kubectl should not meet often."""
+TIDY_FIRST_S = 0.5
+"""For what a refused round gives back; a silent worker takes longer, and is given back after the answer."""
 MARKS_STAY = frozenset({"Busy", "Unsettled"})
 """Refusals after which the victims of the last plan go on draining; the next review may find them idle."""
 
@@ -107,8 +109,7 @@ class Drainer:
                 round_.pool, wait_s=min(LOCK_WAIT_S, round_.seconds_left / 2)
             ) as lease:
                 verdict = await _verdict(round_, lease)
-                is_in_time = _give(answer, verdict)
-                await _tidy_up(round_, lease, keeps_marks=is_in_time and _keeps_marks(verdict))
+                await (_allow if verdict.allowed else _refuse)(verdict, round_, lease, answer)
 
 
 async def _verdict(round_: Round, lease: Lease) -> Verdict:
@@ -116,6 +117,20 @@ async def _verdict(round_: Round, lease: Lease) -> Verdict:
         return await round_.prepare(lease)
     except Exception as error:
         return _refusal(round_.scale_down, error)
+
+
+async def _allow(verdict: Verdict, round_: Round, lease: Lease, answer: asyncio.Future[Verdict]) -> None:
+    """At once: the longer it takes, the likelier somebody else writes to the workload first."""
+    is_in_time = _give(answer, verdict)
+    await _tidy_up(round_, lease, keeps_marks=is_in_time)
+
+
+async def _refuse(verdict: Verdict, round_: Round, lease: Lease, answer: asyncio.Future[Verdict]) -> None:
+    """Nothing hangs on a moment: when it is read, none but the victims should be draining any more."""
+    tidying = asyncio.create_task(_tidy_up(round_, lease, keeps_marks=verdict.reason in MARKS_STAY))
+    await asyncio.wait({tidying}, timeout=max(0.0, min(TIDY_FIRST_S, round_.seconds_left)))
+    _give(answer, verdict)
+    await tidying
 
 
 async def _tidy_up(round_: Round, lease: Lease, *, keeps_marks: bool) -> None:
@@ -129,10 +144,6 @@ async def _tidy_up(round_: Round, lease: Lease, *, keeps_marks: bool) -> None:
 
 def _pool_of(scale_down: ScaleDown, configuration: Configuration) -> Pool | None:
     return configuration.pool_of(kind=scale_down.kind, namespace=scale_down.namespace, name=scale_down.name)
-
-
-def _keeps_marks(verdict: Verdict) -> bool:
-    return verdict.allowed or verdict.reason in MARKS_STAY
 
 
 def _refusal(scale_down: ScaleDown, error: Exception) -> Verdict:

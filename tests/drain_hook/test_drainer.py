@@ -196,6 +196,20 @@ async def test_a_protected_task_that_slips_in_ends_the_round() -> None:
     assert (scene.marked, scene.draining) == (set(), set())
 
 
+async def test_a_refusal_is_read_when_only_the_victims_drain() -> None:
+    """Whoever looks right after it sees no trace of the workers that were let off on the way."""
+    scene = stage(2, busy={"worker-0": [running(seconds=5)]})
+    scene.celery.before_answer = lambda call: (
+        scene.celery.change(node("worker-1"), active=(running(seconds=600),))
+        if call.method == "cancel_consumer"
+        else None
+    )
+    verdict = await scene.ask(2, 1, tidy=False)
+    assert verdict.reason == "Busy"
+    assert scene.marked == scene.draining == {"worker-0"}
+    await scene.settle()
+
+
 async def test_workers_that_never_settle_are_not_let_go() -> None:
     """If every victim takes a task as it is cancelled, the answer is no, and the idle ones are left alone."""
     scene = stage(8)
