@@ -1,7 +1,8 @@
 """The cluster the scenarios run on: the sandbox, or the one of KUBECONFIG.
 
 Another control plane must have a kubelet that starts a pod's command as a local process, and reach this
-machine as `localhost`. Both services run as local processes either way.
+machine as `localhost`. Both services run as local processes either way; there they have the service accounts
+and roles of deploy/base.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from deploy.sandbox.cluster import broker, sandbox
 from deploy.sandbox.kubeconfigs import read_kubeconfig
 from deploy.sandbox.services import services
 from tests.scenarios.crews import Cluster
+from tests.scenarios.identities import grant_what_we_ship, kubeconfig_of
 
 POOLS: dict[str, manifests.Document] = {
     "idle-first": {"whenBusy": "proceed"},
@@ -69,12 +71,13 @@ async def _on_the_cluster_of(kubeconfig: Path, directory: Path) -> AsyncIterator
     async with (
         broker() as broker_url,
         ApiClient(access.url, tls=access.tls(), token=access.token, user_agent="scenarios") as kube,
-        services(
+    ):
+        await grant_what_we_ship(kube)
+        async with services(
             kube,
             directory=directory,
             configuration=_configuration(broker_url),
-            adapter_kubeconfig=kubeconfig,
-            hook_kubeconfig=kubeconfig,
-        ),
-    ):
-        yield Cluster(kube=kube, access=access, broker_url=broker_url, directory=directory)
+            adapter_kubeconfig=await kubeconfig_of(kube, access, manifests.ADAPTER_SERVICE, directory),
+            hook_kubeconfig=await kubeconfig_of(kube, access, manifests.HOOK_SERVICE, directory),
+        ):
+            yield Cluster(kube=kube, access=access, broker_url=broker_url, directory=directory)
