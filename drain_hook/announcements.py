@@ -119,6 +119,7 @@ def _fields(verdict: Verdict, round_: Round, *, seconds: float) -> dict[str, obj
     if plan is not None:
         fields |= {
             "round": plan.round,
+            "is_adopted": plan.adopts,
             "victims": [victim.pod.name for victim in plan.victims],
             "forced": [victim.pod.name for victim in plan.victims if victim.is_forced],
             "busy": [victim.pod.name for victim in plan.busy],

@@ -7,6 +7,7 @@ through, and while a refused round is still being asked for. In every other case
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from enum import StrEnum
 
 from drain_hook.admission import ScaleDown
@@ -48,6 +49,25 @@ def record_of(
         queues=victim.queues,
         cost=victim.cost,
         foreign_cost=earlier.foreign_cost if earlier and is_cost_ours else pod.cost_annotation,
+    )
+
+
+def was_drained(victim: Victim, workload: Workload, *, now: float, settle_s: float) -> bool:
+    """Whether an earlier review has cancelled its consumers; a green worker must have had time to settle."""
+    mark, is_green = victim.pod.mark, victim.worker is not None and victim.worker.is_green
+    if mark is None or mark.workload_uid != workload.uid:
+        return False
+    return not is_green or now - mark.asked_at > settle_s
+
+
+def is_outdated(victim: Victim, record: Mark, *, after_s: float) -> bool:
+    """Whether what stands on the pod must be replaced by this record: it says something else, or is old."""
+    pod, mark = victim.pod, victim.pod.mark
+    return (
+        mark is None
+        or pod.cost_annotation != str(record.cost)
+        or mark != replace(record, asked_at=mark.asked_at)
+        or record.asked_at - mark.asked_at > after_s
     )
 
 

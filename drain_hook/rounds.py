@@ -12,7 +12,7 @@ from typing import Protocol
 from drain_hook import picture
 from drain_hook.admission import ScaleDown, Verdict, check_claim
 from drain_hook.cordon import Cordon, Pace, PodWriter, Workers
-from drain_hook.mark_life import record_of
+from drain_hook.mark_life import is_outdated, record_of, was_drained
 from drain_hook.picture import Picture
 from drain_hook.planner import decide, decide_dry_run, plan_drain
 from drain_hook.plans import DrainPlan, Victim
@@ -157,28 +157,23 @@ class Round:
     async def _drain(self, plan: DrainPlan) -> None:
         """Bring every victim to where it is marked, consumes nothing, and has said what it still runs."""
         fresh = [victim for victim in plan.victims if self._cordoned.get(victim.pod.uid) != victim.cost]
-        if plan.adopts and not self._cordoned:
-            fresh = await self._adopt(fresh)
-        marked = await self._mark(fresh, plan)
-        await self._cancel(marked)
+        workload, settle_s = self._picture.known.workload, self._around.pace.settle_green_s
+        drained = [v for v in fresh if was_drained(v, workload, now=self._now(), settle_s=settle_s)]
+        consuming = await self._adopt(drained, plan) if drained else []
+        marked = await self._mark([victim for victim in fresh if victim not in drained], plan)
+        await self._cancel([*marked, *consuming])
 
-    async def _adopt(self, victims: Sequence[Victim]) -> list[Victim]:
-        """Look at victims that an earlier review has drained; returns those that consume again after all."""
+    async def _adopt(self, victims: Sequence[Victim], plan: DrainPlan) -> list[Victim]:
+        """Make victims that are drained already this round's own; returns those that consume after all."""
         with self._phase("adopt"):
-            await self._look_at(victims)
-            await self._ask_again(victims)
-        consuming = [victim for victim in victims if self._picture.queues_of(victim.node)]
-        self._cordoned |= {v.pod.uid: v.cost for v in victims if v not in consuming}
+            records = {v.pod.uid: self._record(v, plan) for v in victims}
+            outdated = [v for v in victims if is_outdated(v, records[v.pod.uid], after_s=self._ttl_s / 4)]
+            written = await self._write((v.pod, records[v.pod.uid]) for v in outdated)
+            here = [v for v in victims if v not in outdated or v.pod.uid in written]
+            await self._look_at(here)
+        consuming = [victim for victim in here if self._picture.queues_of(victim.node)]
+        self._cordoned |= {v.pod.uid: v.cost for v in here if v not in consuming}
         return consuming
-
-    async def _ask_again(self, victims: Iterable[Victim]) -> None:
-        """Say on the pods that the round is still wanted, when they have not been told for a while."""
-        now = self._now()
-        await self._write(
-            (v.pod, replace(v.pod.mark, asked_at=now))
-            for v in victims
-            if v.pod.mark is not None and v.pod.mark.asked_at < now - self._ttl_s / 4
-        )
 
     async def _mark(self, victims: Sequence[Victim], plan: DrainPlan) -> list[Victim]:
         """Write the records; returns the victims without those whose pods are gone."""

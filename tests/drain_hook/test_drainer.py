@@ -83,6 +83,18 @@ async def test_the_same_round_is_adopted() -> None:
     assert (len(scene.cluster.calls_of("patch_pod")), len(scene.commands)) == (patches, commands)
 
 
+async def test_a_workload_that_was_annotated_meanwhile_is_the_same_round() -> None:
+    """Kubernetes counts an annotation of a Deployment as a change: the records follow, no command is sent."""
+    scene = stage(4)
+    await scene.ask(4, 3)
+    scene.scale(4, settled=True)
+    commands = len(scene.commands)
+    assert (await scene.ask(4, 3)).allowed
+    (victim,) = scene.marked
+    assert scene.mark(victim).generation == 2
+    assert len(scene.commands) == commands
+
+
 async def test_an_adopted_round_lets_go_once_the_victims_are_idle() -> None:
     """The HPA asks every 15 s; what the last review began is gone on with."""
     scene = stage(2, busy={"worker-0": [running()], "worker-1": [running(seconds=7200)]})

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drain_hook.mark_life import Ending, ending_of, is_deletion_pending
+from drain_hook.mark_life import Ending, ending_of, is_deletion_pending, is_outdated, was_drained
+from drain_hook.plans import Victim
 from shared.pods import Pod, WorkloadState
-from tests.drain_hook.builders import NOW, mark, marked, names, pod, replica_set, workload
+from tests.drain_hook.builders import NOW, mark, marked, names, pod, replica_set, worker, workload
 
 TTL_S = 40.0
 
@@ -128,3 +129,57 @@ def test_no_mark_outlives_its_round(
     is_asked_for = generation <= 3 and asked_s_ago <= TTL_S
     is_going = generation > 3 and replicas < 8 and is_deletion_pending(of)
     assert is_alive == (is_asked_for or is_going)
+
+
+def victim_of(pod_: Pod, **worker_fields: Any) -> Victim:
+    return Victim(
+        pod=pod_,
+        node=f"celery@{pod_.name}",
+        worker=worker(pod_.name, **worker_fields),
+        is_silent=False,
+        is_forced=False,
+        cost=-1,
+        queues=("default",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("of_pod", "pool", "is_drained"),
+    [
+        (pod("w-0"), "prefork", False),
+        (marked("w-0", asked_at=NOW), "prefork", True),
+        (marked("w-0", workload_uid="before"), "prefork", False),
+        (marked("w-0", asked_at=NOW - 1), "gevent", False),
+        (marked("w-0", asked_at=NOW - 15), "gevent", True),
+    ],
+    ids=["unmarked", "marked", "by another workload", "green and just now", "green and settled"],
+)
+def test_victims_of_an_earlier_review_need_no_second_cancel(of_pod: Pod, pool: str, is_drained: bool) -> None:
+    """They are looked at; only a green worker may still be about to take one more message."""
+    assert was_drained(victim_of(of_pod, pool=pool), workload(), now=NOW, settle_s=2.5) is is_drained
+
+
+@pytest.mark.parametrize(
+    ("change", "is_replaced"),
+    [
+        ({}, False),
+        ({"asked_at": NOW - 5}, False),
+        ({"asked_at": NOW - 11}, True),
+        ({"to_replicas": 5}, True),
+        ({"generation": 2}, True),
+        ({"queues": ("other",)}, True),
+    ],
+    ids=["the same", "asked a moment ago", "asked a while ago", "other round", "other generation", "queues"],
+)
+def test_records_are_written_again_only_when_they_are_outdated(
+    change: dict[str, Any], is_replaced: bool
+) -> None:
+    record = mark("w-0", asked_at=NOW)
+    victim = victim_of(marked("w-0", **{"asked_at": NOW, **change}))
+    assert is_outdated(victim, record, after_s=10) is is_replaced
+
+
+def test_a_record_is_written_again_when_its_cost_is_gone() -> None:
+    """Somebody else has written another cost, or removed ours."""
+    victim = victim_of(replace(marked("w-0", asked_at=NOW), cost_annotation=None))
+    assert is_outdated(victim, mark("w-0", asked_at=NOW), after_s=10)
