@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from metrics_adapter.freshness import PoolState
 from tests.metrics_adapter.api_server import Adapter
@@ -14,10 +13,6 @@ from tests.metrics_adapter.builders import load, pod, worker
 from tests.metrics_adapter.certificates import Authority
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "kubernetes"
-
-# How long an example takes says nothing on a machine that others use, too.
-settings.register_profile("metrics_adapter", deadline=None)
-settings.load_profile("metrics_adapter")
 
 
 @pytest.fixture(scope="session")
