@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ BYPASS_ANNOTATION = "celery-hpa.io/bypass"
 """On a workload, with the value "true": the break-glass, scale-downs are let through unprepared."""
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+_CANONICAL = re.compile(r"0|-\d+|[1-9]\d*", re.ASCII)
+"""Kubernetes looks at the first character only: `-`, 1 to 9, or `0` alone."""
 
 Document = Mapping[str, Any]
 """An object as Kubernetes' JSON has it."""
@@ -115,9 +118,7 @@ class WorkloadState:
 
 def parse_cost(text: str | None) -> int:
     """pod-deletion-cost as Kubernetes parses it: canonical int32, anything else is 0."""
-    if not text or text.lstrip("-") == "" or not text.lstrip("-").isdigit() or text.startswith("--"):
-        return 0
-    if text[0] == "0" and text != "0":
+    if text is None or not _CANONICAL.fullmatch(text):
         return 0
     value = int(text)
     return value if INT32_MIN <= value <= INT32_MAX else 0
@@ -210,18 +211,12 @@ def state_of(
 
 
 def selector_text(selector: Document) -> str:
-    """A LabelSelector (matchLabels, matchExpressions) in the form of a labelSelector parameter."""
-    parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    """A LabelSelector document as a labelSelector parameter writes it: sorted by key, values sorted too."""
+    terms = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
     for expression in selector.get("matchExpressions") or ():
         key, values = expression["key"], ",".join(sorted(expression.get("values") or ()))
-        forms = {
-            "In": f"{key} in ({values})",
-            "NotIn": f"{key} notin ({values})",
-            "Exists": key,
-            "DoesNotExist": f"!{key}",
-        }
-        parts.append(forms[expression["operator"]])
-    return ",".join(parts)
+        terms.append((key, _EXPRESSIONS[expression["operator"]].format(key=key, values=values)))
+    return ",".join(text for _, text in sorted(terms))
 
 
 def celery_node(pod_name: str, *, worker_name: str) -> str:
@@ -239,3 +234,11 @@ def _controller_uid(metadata: Document) -> str:
 
 def _integer(text: str | None) -> int | None:
     return int(text) if text and text.lstrip("-").isdigit() else None
+
+
+_EXPRESSIONS = {
+    "In": "{key} in ({values})",
+    "NotIn": "{key} notin ({values})",
+    "Exists": "{key}",
+    "DoesNotExist": "!{key}",
+}

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from deploy.sandbox.apiserver.ages import age
-from deploy.sandbox.label_selectors import selector_text
 from deploy.sandbox.resources import (
     API_SERVICES,
     AUTOSCALERS,
@@ -24,6 +23,7 @@ from deploy.sandbox.resources import (
     Document,
     Resource,
 )
+from shared.pods import selector_text
 
 Cell = Callable[[Document, datetime], Any]
 

@@ -2,8 +2,8 @@
 
 from deploy.sandbox.apiserver.strategy import check_identity
 from deploy.sandbox.errors import invalid
-from deploy.sandbox.label_selectors import selector_text
 from deploy.sandbox.resources import Document, Resource
+from shared.pods import selector_text
 
 
 def scale_of(document: Document) -> Document:

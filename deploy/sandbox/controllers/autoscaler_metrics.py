@@ -12,7 +12,6 @@ from deploy.sandbox.controllers.autoscaling import (
     Proposal,
     average_value_proposal,
     describe_selector,
-    label_selector_string,
     metric_description,
     value_proposal,
 )
@@ -21,6 +20,7 @@ from deploy.sandbox.controllers.replicasets import ready_since
 from deploy.sandbox.controllers.scaling_behavior import tolerance_of
 from deploy.sandbox.informers import UNREACHABLE
 from deploy.sandbox.resources import PODS, Document, Resource
+from shared.pods import selector_text
 
 METRICS_PATH = "/apis/external.metrics.k8s.io/v1beta1"
 METRICS_ACCEPT = "application/vnd.kubernetes.protobuf, */*"  # Kubernetes would rather have protobuf
@@ -81,7 +81,7 @@ class MetricsReader:
         return Proposal(replicas=replicas, current_milli=current, metric=description)
 
     async def _get_values(self, namespace: str, name: str, selector: dict[str, Any] | None) -> Sequence[int]:
-        text = label_selector_string(selector)
+        text = selector_text(selector or {})
         found = await self._client.request(
             "GET",
             f"{METRICS_PATH}/namespaces/{namespace}/{quote(name.lower())}",

@@ -123,17 +123,6 @@ def combine(outcomes: Sequence[Proposal | MetricFailure], *, spec_replicas: int)
     return Decision(replicas=best.replicas, metric=best.metric, condition=_active(best), error=error)
 
 
-def label_selector_string(selector: dict[str, Any] | None) -> str:
-    """A LabelSelector as its canonical string: keys and values sorted, nothing for no selector."""
-    if not selector:
-        return ""
-    terms = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
-    for requirement in selector.get("matchExpressions") or []:
-        key, values = requirement["key"], ",".join(sorted(requirement.get("values") or []))
-        terms.append((key, _EXPRESSIONS[requirement["operator"]].format(key=key, values=values)))
-    return ",".join(text for _, text in sorted(terms, key=lambda term: term[0]))
-
-
 def metric_description(name: str, selector: dict[str, Any] | None) -> str:
     """The metric as the autoscaler's sentences name it: `queue_depth(nil)`, or with its selector."""
     return f"{name}({describe_selector(selector)})"
@@ -153,14 +142,6 @@ def describe_selector(selector: dict[str, Any] | None) -> str:
         f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},"
         f"MatchExpressions:[]LabelSelectorRequirement{{{requirements}}},}}"
     )
-
-
-_EXPRESSIONS = {
-    "In": "{key} in ({values})",
-    "NotIn": "{key} notin ({values})",
-    "Exists": "{key}",
-    "DoesNotExist": "!{key}",
-}
 
 
 def _active(best: Proposal) -> Condition:

@@ -18,10 +18,10 @@ from deploy.sandbox.controllers.autoscaling import (
     average_value_proposal,
     combine,
     describe_selector,
-    label_selector_string,
     value_proposal,
 )
 from deploy.sandbox.controllers.quantities import MAX_INT64, format_milli, parse_milli
+from shared.pods import selector_text
 
 RECORDINGS = Path(__file__).parents[2] / "recordings" / "kubernetes"
 ODD_REPLIES = json.loads((RECORDINGS / "b4_hpa_odd_replies.json").read_text())["cases"]
@@ -227,7 +227,7 @@ def test_selectors_are_sent_and_printed_as_kubernetes_does(name: str) -> None:
     case = QUERIES[name]
     metric = case["metric_spec"]["external"]["metric"]
     line = case["requests"][0]["request_line"].split()[1]
-    text = label_selector_string(metric.get("selector"))
+    text = selector_text(metric.get("selector") or {})
     assert line.partition("?")[2] == (urlencode({"labelSelector": text}) if text else "")
     message = case["hpa_status"]["conditions"][1]["message"]
     assert f"{metric['name']}({describe_selector(metric.get('selector'))})" in message

@@ -1,0 +1,186 @@
+"""Pods, ReplicaSets and workloads, read from what a real API server sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.marks import MARK_ANNOTATION, Mark, parse_mark, render_mark
+from shared.pods import (
+    BYPASS_ANNOTATION,
+    DELETION_COST,
+    INT32_MAX,
+    INT32_MIN,
+    celery_node,
+    parse_cost,
+    parse_time,
+    pod_from,
+    replica_set_from,
+    selector_text,
+    workload_from,
+)
+
+MARK = Mark(
+    round="8to5",
+    workload_uid="w",
+    pod_uid="p",
+    from_replicas=8,
+    to_replicas=5,
+    generation=3,
+    since=1.5,
+    asked_at=2.0,
+    queues=("default", "größe"),
+    cost=-1,
+    foreign_cost="7",
+)
+
+
+def pod(**annotations: str) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": "worker-1",
+            "namespace": "default",
+            "uid": "p",
+            "creationTimestamp": "2026-11-23T11:03:52Z",
+            "annotations": {key.replace("__", "/"): value for key, value in annotations.items()},
+            "ownerReferences": [
+                {"uid": "somebody", "kind": "ConfigMap"},
+                {"uid": "rs", "kind": "ReplicaSet", "controller": True},
+            ],
+        },
+        "spec": {"nodeName": "node-1"},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-23T11:04:00Z"}],
+            "containerStatuses": [{"restartCount": 1}, {"restartCount": 4}],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "cost"),
+    [
+        ("0", 0),
+        ("-0", 0),
+        ("17", 17),
+        ("-007", -7),
+        (str(INT32_MIN), INT32_MIN),
+        (str(INT32_MAX), INT32_MAX),
+        *((text, 0) for text in (None, "", "abc", "+5", "007", " 1", "1.5", "1e3", "--1", "-", "²", "1\n")),
+        (str(INT32_MAX + 1), 0),
+    ],
+)
+def test_a_cost_is_read_as_kubernetes_reads_it(text: str | None, cost: int) -> None:
+    """Canonical int32; whatever validation would refuse, and old objects may carry, is 0."""
+    assert parse_cost(text) == cost
+
+
+@given(st.text())
+def test_no_text_breaks_the_cost(text: str) -> None:
+    assert INT32_MIN <= parse_cost(text) <= INT32_MAX
+
+
+def test_a_pod_keeps_what_decides_its_fate() -> None:
+    read = pod_from(pod(controller__x="y") | {})
+    assert (read.owner_uid, read.host, read.phase, read.is_ready) == ("rs", "node-1", "Running", True)
+    assert read.ready_since == parse_time("2026-11-23T11:04:00Z")
+    assert read.restarts == 4
+    assert read.is_active
+    assert not read.has_mark_annotation
+
+
+def test_a_pod_that_is_not_bound_yet_is_pending() -> None:
+    document = pod()
+    document["spec"], document["status"] = {}, {}
+    read = pod_from(document)
+    assert (read.host, read.phase, read.is_ready, read.ready_since) == ("", "Pending", False, None)
+
+
+def test_a_finished_or_terminating_pod_is_not_active() -> None:
+    """A ReplicaSet does not count it."""
+    finished, terminating = pod(), pod()
+    finished["status"]["phase"] = "Failed"
+    terminating["metadata"]["deletionTimestamp"] = "2026-11-23T11:05:00Z"
+    assert not pod_from(finished).is_active
+    assert not pod_from(terminating).is_active
+
+
+def test_a_mark_is_one_only_on_the_pod_it_names() -> None:
+    """A record that came from a template or another pod is seen, and is no mark."""
+    own = pod()
+    own["metadata"]["annotations"] = {MARK_ANNOTATION: render_mark(MARK), DELETION_COST: "-1"}
+    assert pod_from(own).mark == MARK
+    assert pod_from(own).deletion_cost == -1
+    own["metadata"]["uid"] = "another"
+    assert pod_from(own).mark is None
+    assert pod_from(own).has_mark_annotation
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"round": "x"}'])
+def test_a_record_that_cannot_be_read_is_no_mark(text: str) -> None:
+    assert parse_mark(text) is None
+
+
+def test_a_record_reads_back_as_it_was_written() -> None:
+    assert parse_mark(render_mark(MARK)) == MARK
+    assert "foreign_cost" not in json.loads(render_mark(Mark(**{**_fields(MARK), "foreign_cost": None})))
+
+
+def test_a_workload_from_a_deployment() -> None:
+    document = {
+        "metadata": {
+            "name": "worker",
+            "namespace": "default",
+            "uid": "u",
+            "generation": 4,
+            "resourceVersion": "17",
+            "annotations": {BYPASS_ANNOTATION: "true"},
+        },
+        "spec": {
+            "selector": {"matchLabels": {"app": "worker"}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        },
+        "status": {"observedGeneration": 3, "replicas": 2, "updatedReplicas": 1},
+    }
+    read = workload_from(document)
+    assert read.replicas == 1, "spec.replicas defaults to 1 in a Deployment"
+    assert (read.max_surge, read.max_unavailable, read.is_bypassed) == ("1", "0", True)
+    assert (read.generation, read.observed_generation, read.updated_replicas) == (4, 3, 1)
+
+
+def test_a_replica_set_tells_what_its_deployment_told_it() -> None:
+    annotations = {
+        "deployment.kubernetes.io/desired-replicas": "8",
+        "deployment.kubernetes.io/max-replicas": "10",
+        "deployment.kubernetes.io/revision": "2",
+    }
+    read = replica_set_from(
+        {"metadata": {"name": "r", "uid": "u", "annotations": annotations}, "spec": {"replicas": 0}}
+    )
+    assert (read.replicas, read.desired_replicas, read.max_replicas, read.revision) == (0, 8, 10, 2)
+
+
+def test_a_selector_is_written_sorted() -> None:
+    """As client-go writes it, so that caches and logs agree."""
+    selector = {
+        "matchLabels": {"z": "1", "b": "2"},
+        "matchExpressions": [
+            {"key": "q", "operator": "NotIn", "values": ["2", "1"]},
+            {"key": "a", "operator": "Exists"},
+            {"key": "n", "operator": "DoesNotExist"},
+            {"key": "i", "operator": "In", "values": ["y", "x"]},
+        ],
+    }
+    assert selector_text(selector) == "a,b=2,i in (x,y),!n,q notin (1,2),z=1"
+
+
+def test_a_worker_is_named_after_its_pod() -> None:
+    assert celery_node("worker-1", worker_name="celery@{pod}") == "celery@worker-1"
+
+
+def _fields(mark: Mark) -> dict[str, Any]:
+    return {name: getattr(mark, name) for name in Mark.__slots__}
