@@ -16,7 +16,7 @@ import redis
 from celery import Celery
 from celery.signals import task_postrun, task_prerun
 
-JOURNAL = "sandbox:journal"
+from deploy.sandbox.demo.journal import JOURNAL
 
 app = Celery("sandbox", broker=os.environ.get("BROKER_URL", "redis://127.0.0.1:6379/0"))
 app.conf.update(

@@ -189,7 +189,7 @@ def _conclude(console: Console, observer: Observer, directory: Path, *, with_hoo
         console.print(line, highlight=False)
     console.print()
     console.print(closing_sentence(outcome, with_hook=with_hook), highlight=False)
-    console.print(f"Timeline: {picture}", highlight=False, soft_wrap=True)
+    console.print(f"Timeline: {picture}", highlight=False, soft_wrap=True, markup=False)
     return 1 if outcome.killed or outcome.lost else 0
 
 

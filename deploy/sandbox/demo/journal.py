@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -14,7 +14,7 @@ JOURNAL = "sandbox:journal"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One execution of a task; `finished_at` stays None when its worker was killed."""
+    """One execution of a task; `finished_at` stays None when its process was killed."""
 
     id: str
     name: str
@@ -29,12 +29,13 @@ def runs_from(entries: Iterable[Mapping[str, Any]]) -> tuple[Run, ...]:
     done: list[Run] = []
     for entry in entries:
         key = (entry["id"], entry["pod"])
+        before = open_runs.pop(key, None)
         if entry["event"] == "started":
+            # A second start in the same pod: its container was killed and begun again.
+            done += [before] if before else []
             open_runs[key] = Run(id=entry["id"], name=entry["name"], pod=entry["pod"], started_at=entry["at"])
-        elif (run := open_runs.pop(key, None)) is not None:
-            done.append(
-                Run(id=run.id, name=run.name, pod=run.pod, started_at=run.started_at, finished_at=entry["at"])
-            )
+        elif before is not None:
+            done.append(replace(before, finished_at=entry["at"]))
     return tuple(sorted((*done, *open_runs.values()), key=lambda run: run.started_at))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 from deploy.sandbox.demo.journal import Run
@@ -38,6 +38,8 @@ class RoundMark:
     reason: str
     seconds: float = 0.0
     """How long the API server waited for it."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that each phase of the round took, by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ def _chart(samples: Sequence[Sample], rounds: Sequence[RoundMark], scale: Scale)
     top_load = max([1.2, *(min(s.load_factor, 4.0) for s in samples if s.load_factor is not None)])
     yield _line(LEFT, bottom, WIDTH - RIGHT, bottom, "#c3c8d0")
     yield _text(24, CHART_TOP + 16, "replicas", fill="#1f6f8b", font_weight="600")
-    yield _text(24, CHART_TOP + 36, "load factor (0 to 4)", fill="#c05621", font_weight="600")
+    yield _text(24, CHART_TOP + 36, f"load factor (0 to {top_load:.1f})", fill="#c05621", font_weight="600")
     yield _text(24, bottom + 24, "verdicts of the hook", fill="#23272e")
     for level in range(0, top_replicas + 1, 2):
         y = bottom - level / top_replicas * CHART_HEIGHT

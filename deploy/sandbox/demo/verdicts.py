@@ -35,7 +35,12 @@ def _verdict(line: dict[str, object]) -> RoundMark:
         to_replicas=int(str(line["to_replicas"])),
         reason=str(line["reason"]),
         seconds=float(str(line["seconds"])),
+        phases=_phases(line.get("phases")),
     )
+
+
+def _phases(logged: object) -> dict[str, float]:
+    return {str(name): float(spent) for name, spent in logged.items()} if isinstance(logged, dict) else {}
 
 
 def median_seconds(rounds: tuple[RoundMark, ...]) -> float:

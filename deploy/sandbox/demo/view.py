@@ -50,7 +50,7 @@ class LiveView:
         self._console, self._live = console, live
 
     def say(self, sentence: str) -> None:
-        self._console.print(sentence, highlight=False)
+        self._console.print(sentence, highlight=False, markup=False)
 
     def show(self, scene: Scene) -> None:
         self._live.update(render(scene))
@@ -65,7 +65,7 @@ class PlainView:
         self._rounds = 0
 
     def say(self, sentence: str) -> None:
-        self._console.print(sentence, highlight=False, soft_wrap=True)
+        self._console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, scene: Scene) -> None:
         for mark in scene.rounds[self._rounds :]:
@@ -106,7 +106,7 @@ def render(scene: Scene) -> Panel:
         (f"{scene.finished}/{scene.submitted} finished, {scene.waiting} waiting, ", ""),
         (f"{scene.killed} killed", "bold red" if scene.killed else "green"),
     )
-    title = f"celery-hpa  {scene.elapsed_s:.0f} s  {scene.chapter}"
+    title = Text(f"celery-hpa  {scene.elapsed_s:.0f} s  {scene.chapter}")
     return Panel(
         Group(head, Text(), _workers(scene), Text(), _rounds(scene)), title=title, title_align="left"
     )
@@ -121,7 +121,7 @@ def _workers(scene: Scene) -> Table:
     for heading in ("worker", "state", "running"):
         table.add_column(heading, no_wrap=True)
     for row in scene.workers:
-        table.add_row(row.pod, Text(row.state, style=STYLES[row.state]), _tasks(row))
+        table.add_row(Text(row.pod), Text(row.state, style=STYLES[row.state]), _tasks(row))
     return table
 
 
