@@ -189,7 +189,7 @@ def _conclude(console: Console, observer: Observer, directory: Path, *, with_hoo
         console.print(line, highlight=False)
     console.print()
     console.print(closing_sentence(outcome, with_hook=with_hook), highlight=False)
-    console.print(f"Timeline: {picture}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"Timeline: {picture}", highlight=False, soft_wrap=True)
     return 1 if outcome.killed or outcome.lost else 0
 
 
@@ -209,7 +209,7 @@ async def _stay(console: Console, cluster: Sandbox) -> None:
         "",
         f"  Logs: {cluster.directory}/*.log, workers: {cluster.directory}/pods/",
     ):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, highlight=False, soft_wrap=True)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

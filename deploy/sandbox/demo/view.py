@@ -50,7 +50,7 @@ class LiveView:
         self._console, self._live = console, live
 
     def say(self, sentence: str) -> None:
-        self._console.print(sentence, highlight=False, markup=False)
+        self._console.print(Text(sentence))
 
     def show(self, scene: Scene) -> None:
         self._live.update(render(scene))
@@ -65,7 +65,7 @@ class PlainView:
         self._rounds = 0
 
     def say(self, sentence: str) -> None:
-        self._console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(Text(sentence), soft_wrap=True)
 
     def show(self, scene: Scene) -> None:
         for mark in scene.rounds[self._rounds :]:
