@@ -209,7 +209,7 @@ async def _stay(console: Console, cluster: Sandbox) -> None:
         "",
         f"  Logs: {cluster.directory}/*.log, workers: {cluster.directory}/pods/",
     ):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
