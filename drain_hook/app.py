@@ -9,13 +9,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Protocol
 from uuid import uuid4
 
 from prometheus_client import CollectorRegistry
 
 from drain_hook.announcements import Announcer
-from drain_hook.brokers import Brokers, Connect
-from drain_hook.cordon import Pace
+from drain_hook.cordon import Pace, Workers
 from drain_hook.drainer import Drainer
 from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
 from drain_hook.round_locks import RoundLocks
@@ -23,6 +23,7 @@ from drain_hook.rounds import Surroundings
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet
 from drain_hook.webhook import webhook_app
+from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
 from shared.kube_client import KubeClient
 from shared.leases import Lease
@@ -46,8 +47,14 @@ LAST_ROUNDS_S = 15.0
 """For rounds that still tidy up when we stop; what they leave, the reconciler of another replica does."""
 
 
+class Control(Workers, Protocol):
+    """The door to the workers of a broker."""
+
+    async def close(self) -> None: ...
+
+
 async def run_hook(
-    settings: Settings, *, connect: Connect = CeleryControl, stop: asyncio.Event | None = None
+    settings: Settings, *, connect: Connect[Control] = CeleryControl, stop: asyncio.Event | None = None
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker.
 
@@ -80,18 +87,18 @@ class Hook:
         kube: KubeClient,
         cache: WorkloadCache,
         *,
-        brokers: Brokers,
+        brokers: Brokers[Control],
         registry: CollectorRegistry,
     ) -> None:
         self._file = file
         self._cache = cache
         self._brokers = brokers
-        self._warm = WarmFleet(configuration=self._configuration, cache=cache, workers=self._brokers.of)
+        self._warm = WarmFleet(configuration=self._configuration, cache=cache, workers=brokers.control_of)
         around = Surroundings(
             cluster=kube,
             cache=cache,
             warm=self._warm,
-            workers=self._brokers.of,
+            workers=brokers.control_of,
             telemetry=Telemetry(registry),
             pace=Pace(),
             clock=time.time,

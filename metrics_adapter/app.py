@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 from metrics_adapter.api import create_api
 from metrics_adapter.authentication import Authenticator, TrustSource
 from metrics_adapter.authorization import Authorizer
-from metrics_adapter.brokers import Brokers, Connect
-from metrics_adapter.collector import Collector
+from metrics_adapter.collector import Collector, Workers
 from metrics_adapter.external_metrics import GROUP, VERSION
 from metrics_adapter.telemetry import Telemetry
+from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
 from shared.kube_client import KubeClient
 from shared.pools import Pool
@@ -31,12 +31,12 @@ API_SERVICE = f"{VERSION}.{GROUP}"
 
 FIRST_SYNC_S = 2.0
 
-MakeBrokers = Callable[[Callable[[Pool], str]], Brokers]
+MakeBrokers = Callable[[Callable[[Pool], str]], Brokers[Workers]]
 """From how a pool's broker URL is found."""
 
 
 async def run_adapter(
-    settings: Settings, *, connect: Connect = CeleryControl, stop: asyncio.Event | None = None
+    settings: Settings, *, connect: Connect[Workers] = CeleryControl, stop: asyncio.Event | None = None
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker.
 
@@ -53,7 +53,7 @@ async def run_adapter(
                 file=file,
                 kube=kube,
                 cache=cache,
-                brokers=partial(Brokers, connect=connect),
+                brokers=partial(Brokers[Workers], connect=connect),
                 stop=stop,
             )
 
@@ -115,7 +115,7 @@ async def _collect(
                 await file.wait_changed(version)
                 collecting.cancel()
         finally:
-            await brokers.close()
+            await brokers.keep_only(())
 
 
 async def _first_sync(cache: WorkloadCache) -> None:

@@ -10,15 +10,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from metrics_adapter.brokers import Broker, Brokers
 from metrics_adapter.freshness import PoolState
 from metrics_adapter.load import Load, PoolKey, Reading, WorkersSilent, askable, loads, take_reading
+from shared.brokers import Broker, Brokers
 from shared.errors import BrokerUnavailable, CeleryHpaError, KubernetesError
 from shared.pods import WorkloadState
 from shared.pools import Configuration, Pool
+from shared.workers import Fleet
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,16 @@ class Cluster(Protocol):
     """What the adapter asks of Kubernetes: a look into the cache."""
 
     def state(self, *, kind: str, namespace: str, name: str) -> WorkloadState | None: ...
+
+
+class Workers(Protocol):
+    """What the adapter asks of Celery; never a command."""
+
+    async def inspect(self, nodes: Collection[str], *, timeout_s: float) -> Fleet: ...
+
+    async def queue_lengths(self, queues: Collection[str], *, timeout_s: float) -> Mapping[str, int]: ...
+
+    async def close(self) -> None: ...
 
 
 class Observer(Protocol):
@@ -81,7 +92,7 @@ class Collector:
             for pool in self._pools
         )
 
-    async def collect(self, configuration: Configuration, brokers: Brokers) -> None:
+    async def collect(self, configuration: Configuration, brokers: Brokers[Workers]) -> None:
         """Keep every pool of this configuration fresh, until cancelled; each in a task of its own."""
         self.adopt(configuration)
         async with asyncio.TaskGroup() as group:
@@ -99,7 +110,7 @@ class Collector:
                 del known[key]
         self._loads = loads(self._readings.values())
 
-    async def _keep_fresh(self, pool: Pool, broker: Broker, *, period_s: float) -> None:
+    async def _keep_fresh(self, pool: Pool, broker: Broker[Workers], *, period_s: float) -> None:
         while True:
             started = self._clock()
             await self.refresh(pool, broker)
@@ -109,7 +120,7 @@ class Collector:
                 period = min(period, FIRST_PERIOD_S)
             await asyncio.sleep(max(0.0, started + period - self._clock()))
 
-    async def refresh(self, pool: Pool, broker: Broker) -> None:
+    async def refresh(self, pool: Pool, broker: Broker[Workers]) -> None:
         """Ask once; failures become the pool's problem and are never raised."""
         started, failure = self._clock(), None
         try:
@@ -122,12 +133,12 @@ class Collector:
             self._succeeded(pool, reading, taken_at=started)
         self._observer.refreshed(pool, seconds=self._clock() - started, failure=failure)
 
-    async def _read(self, pool: Pool, broker: Broker) -> Reading:
+    async def _read(self, pool: Pool, broker: Broker[Workers]) -> Reading:
         measured_at = self._wall_clock()
         state = self._pods_of(pool, now=measured_at)
         fleet, queue_lengths = await asyncio.gather(
-            broker.workers.inspect(askable(pool, state.pods), timeout_s=ASK_TIMEOUT_S),
-            broker.workers.queue_lengths(pool.queues, timeout_s=ASK_TIMEOUT_S),
+            broker.control.inspect(askable(pool, state.pods), timeout_s=ASK_TIMEOUT_S),
+            broker.control.queue_lengths(pool.queues, timeout_s=ASK_TIMEOUT_S),
         )
         return take_reading(
             pool=pool,

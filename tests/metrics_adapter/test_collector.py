@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from metrics_adapter.brokers import Broker, Brokers
 from metrics_adapter.collector import Collector
 from metrics_adapter.freshness import PoolState
+from shared.brokers import Broker, Brokers
 from shared.pools import Configuration, Pool
 from shared.workers import Fleet
 from tests.fakes.celery import FakeCelery, fake_worker
@@ -82,8 +82,8 @@ class Lab:
         self.collector.adopt(self.configuration)
 
     @property
-    def broker(self) -> Broker:
-        return Broker(name="b1", workers=self.celery)
+    def broker(self) -> Broker[FakeCelery]:
+        return Broker(name="b1", control=self.celery)
 
     async def refresh(self) -> PoolState:
         """Refresh every pool once; returns the first one's state."""
@@ -199,7 +199,7 @@ async def test_only_workers_that_can_answer_are_asked(lab: Lab) -> None:
 
 
 async def test_what_should_not_occur_ends_nothing_and_tells_no_secret(lab: Lab) -> None:
-    await lab.collector.refresh(lab.configuration.pools[0], Broker(name="b", workers=BrokenWorkers()))
+    await lab.collector.refresh(lab.configuration.pools[0], Broker(name="b", control=BrokenWorkers()))
     assert lab.refreshes.seen == [("default", "bug")]
     assert "ValueError" in (lab.state.problem or "")
     assert "hunter2" not in (lab.state.problem or "")
@@ -246,7 +246,7 @@ async def test_pools_of_one_broker_share_its_connection() -> None:
     prefixed = {"url": "redis://broker/0", "transportOptions": {"global_keyprefix": "x"}}
     assert same[0] is same[1]
     assert len({same[0].name, other.name, brokers.of(pool("four", broker=prefixed)).name}) == 3
-    await brokers.close()
+    await brokers.keep_only(())
     assert [celery.is_closed for celery in opened] == [True, True, True]
 
 
