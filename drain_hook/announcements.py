@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "celery-hpa-drain-hook"
 MOST_REMEMBERED = 1000
-"""Refusals remembered so that the HPA's next try does not say the same again."""
+"""Workloads whose last verdict is remembered, so that the next review does not say the same again."""
 
 
 class EventWriter(Protocol):
@@ -33,8 +33,8 @@ class Announcer:
     def __init__(self, events: EventWriter, telemetry: Telemetry) -> None:
         self._events = events
         self._telemetry = telemetry
-        self._refusals: dict[tuple[str, str], str] = {}
-        """Last refusal by namespace and workload, until it is let through."""
+        self._last: dict[tuple[str, str], str] = {}
+        """What the last Event said, by namespace and name of the workload."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def verdict(self, verdict: Verdict, round_: Round, *, seconds: float) -> None:
@@ -54,9 +54,13 @@ class Announcer:
             verdict.message,
             extra=_fields(verdict, round_, seconds=seconds),
         )
-        if workload is not None and not scale_down.is_dry_run and self._is_news(verdict, scale_down):
-            reason = "ScaleDownDrained" if verdict.allowed else "ScaleDownRefused"
-            self._event(workload, reason, verdict.message, type="Normal" if verdict.allowed else "Warning")
+        if (
+            workload is not None
+            and not scale_down.is_dry_run
+            and self._is_news(verdict, scale_down, workload)
+        ):
+            kind = "Normal" if verdict.allowed else "Warning"
+            self._event(workload, _event_reason(verdict), verdict.message, type=kind)
 
     def released(self, workload: Workload, pods: list[str], why: str) -> None:
         """Pods that the reconciler gave back, and why in a sentence."""
@@ -68,17 +72,15 @@ class Announcer:
         """Wait for Events that are on their way."""
         await asyncio.gather(*self._tasks)
 
-    def _is_news(self, verdict: Verdict, scale_down: ScaleDown) -> bool:
-        """The HPA asks for the same every 15 s while it is refused; each time with other running times."""
-        workload = (scale_down.namespace, scale_down.name)
-        was = self._refusals.pop(workload, None)
-        if verdict.allowed:
-            return True
-        now = f"{scale_down.from_replicas}>{scale_down.to_replicas} {verdict.reason}"
-        self._refusals[workload] = now
-        if len(self._refusals) > MOST_REMEMBERED:
-            self._refusals.pop(next(iter(self._refusals)))
-        return now != was
+    def _is_news(self, verdict: Verdict, scale_down: ScaleDown, workload: Workload) -> bool:
+        """A refused HPA asks every 15 s, an API server in conflict at once; the running times differ."""
+        key = (scale_down.namespace, scale_down.name)
+        said = self._last.pop(key, None)
+        change = f"{scale_down.from_replicas}>{scale_down.to_replicas}"
+        self._last[key] = f"{change} {verdict.reason} at {workload.generation}"
+        if len(self._last) > MOST_REMEMBERED:
+            self._last.pop(next(iter(self._last)))
+        return self._last[key] != said
 
     def _event(self, workload: Workload, reason: str, message: str, *, type: str) -> None:
         self._start(
@@ -91,6 +93,13 @@ class Announcer:
         task = asyncio.create_task(_or_tell(writing))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _event_reason(verdict: Verdict) -> str:
+    """Nobody was drained for a scale-down that was let through with work left, or by the break-glass."""
+    if not verdict.allowed:
+        return "ScaleDownRefused"
+    return "ScaleDownDrained" if verdict.reason == "Drained" else "ScaleDownAllowed"
 
 
 async def _or_tell(writing: Coroutine[Any, Any, None]) -> None:

@@ -335,6 +335,21 @@ async def test_the_same_refusal_is_an_event_once() -> None:
     assert len(scene.cluster.events) == 1
 
 
+async def test_what_was_not_drained_is_not_called_so() -> None:
+    """Let through with work left is another Event than drained."""
+    scene = stage(1, busy={"worker-0": [running()]}, drain={"whenBusy": "proceed", "holdSeconds": 0})
+    assert (await scene.ask(1, 0)).reason == "Proceeding"
+    assert [event.reason for event in scene.cluster.events] == ["ScaleDownAllowed"]
+
+
+async def test_a_review_that_is_repeated_is_an_event_once() -> None:
+    """The API server asks again whenever somebody else wrote to the workload in between."""
+    scene = stage(2)
+    assert (await scene.ask(2, 1)).allowed
+    assert (await scene.ask(2, 1)).allowed
+    assert len(scene.cluster.events) == 1
+
+
 async def test_a_failed_event_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     scene = stage(2)
     scene.cluster.broken["create_event"] = UNAVAILABLE
