@@ -40,17 +40,20 @@ BEHAVIOR = {
         "policies": [{"type": "Pods", "value": 3, "periodSeconds": 4}],
     },
 }
+MADE_HERE = ".made-by-the-demo"
+"""A file in the directories that the demo may empty."""
 TASKS, SHORT_S, PROTECTED_S = 150, 1.5, 45.0
 IDLE_S, QUIET_S, LIMIT_S = 3.0, 3.0, 150.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when every task finished, 1 when one was killed or lost, 2 when the sandbox could not be run."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     console = Console()
     directory = Path(options.directory)
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    if not _is_emptied(directory):
+        parser.error(f"{directory} holds files that no demo made; name another --directory, or an empty one.")
     try:
         return asyncio.run(
             _play(console, directory.resolve(), with_hook=options.with_hook, keep=options.keep)
@@ -84,6 +87,17 @@ def _parser() -> argparse.ArgumentParser:
         help="logs, kubeconfig and picture (default: %(default)s)",
     )
     return parser
+
+
+def _is_emptied(directory: Path) -> bool:
+    """Make it, or remove what an earlier demo left in it; False when something else is there."""
+    if (directory / MADE_HERE).exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        return False
+    (directory / MADE_HERE).touch()
+    return True
 
 
 async def _play(console: Console, directory: Path, *, with_hook: bool, keep: bool) -> int:
