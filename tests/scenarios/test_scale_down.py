@@ -71,7 +71,7 @@ async def test_a_protected_worker_never_leaves(cluster: Cluster) -> None:
         refused = await crew.scale(1)
         assert refused.code == 403
         assert PROTECTED in refused.message
-        assert "2" in refused.message
+        assert "The lowest number possible now is 2" in refused.message
         await crew.until(lambda pods: not any(p.has_mark_annotation for p in pods), "no pod is marked")
         assert (await crew.scale(2)).is_allowed
         remaining = await crew.until(lambda pods: len(pods) == 2, "two pods are left")
