@@ -58,7 +58,7 @@ async def connect(kubeconfig: str | None, *, context: str | None = None) -> Asyn
         yield KubeConnection(api)
     finally:
         refresher.cancel()
-        await api.close()  # type: ignore[no-untyped-call]  # typed package, untyped function
+        await api.close()  # type: ignore[no-untyped-call]  # the package is typed, not all of its functions
 
 
 class KubeConnection:
@@ -110,7 +110,7 @@ class KubeConnection:
             )
             if query:
                 url = f"{url}?{urlencode(query)}"
-            reply = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
+            reply = await self._api.rest_client.request(  # type: ignore[no-untyped-call]  # as above
                 method, url, headers=headers, body=body, _request_timeout=timeout
             )
             response = reply.response
@@ -129,8 +129,8 @@ class KubeConnection:
 
 async def _load(configuration: Configuration, kubeconfig: str | None, context: str | None) -> Any:
     if kubeconfig is None:
-        return kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-    return await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+        return kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # as above
+    return await kube_config.load_kube_config(  # type: ignore[no-untyped-call]  # as above
         config_file=kubeconfig,
         context=context,
         client_configuration=configuration,
@@ -151,7 +151,7 @@ async def _keep_token_fresh(loader: Any, configuration: Configuration) -> None:
     """Only exec plugins need it: the service account's token is read again by the configuration itself."""
     while loader is not None:
         try:
-            await kube_config.refresh_token(loader, configuration)  # type: ignore[no-untyped-call]
+            await kube_config.refresh_token(loader, configuration)  # type: ignore[no-untyped-call]  # as above
         except Exception as error:
             log.warning("The token of the kubeconfig could not be refreshed: %s", error)
             await asyncio.sleep(TOKEN_RETRY_S)

@@ -228,9 +228,6 @@ class Configuration(_Model):
             None,
         )
 
-    def in_namespace(self, namespace: str) -> tuple[Pool, ...]:
-        return tuple(pool for pool in self.pools if pool.namespace == namespace)
-
 
 def parse_configuration(text: str) -> Configuration:
     """The configuration of a YAML text.

@@ -24,14 +24,14 @@ def sleep(seconds: float, **_: Any) -> None:
     time.sleep(seconds)
 
 
-@app.task(name="tests.wait_for_file")  # type: ignore[untyped-decorator]
+@app.task(name="tests.wait_for_file")  # type: ignore[untyped-decorator]  # as above
 def wait_for_file(path: str, **_: Any) -> None:
     """Run until the file exists."""
     while not Path(path).exists():
         time.sleep(0.01)
 
 
-@app.task(name="tests.fail")  # type: ignore[untyped-decorator]
+@app.task(name="tests.fail")  # type: ignore[untyped-decorator]  # as above
 def fail() -> None:
     """Fail at once."""
     raise RuntimeError("This task fails on purpose.")

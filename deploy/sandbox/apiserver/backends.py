@@ -32,6 +32,7 @@ NOT_FORWARDED = (
     "upgrade",
 )
 CLAIMS = ("x-remote-", "impersonate-")
+"""How headers begin that say who asks; a client's own never reach a backend."""
 NOT_RETURNED = ("connection", "content-length", "date", "keep-alive", "server", "transfer-encoding")
 
 
@@ -99,8 +100,7 @@ class Backends:
         headers = CIMultiDict(
             (name, value)
             for name, value in http.headers.items()
-            if name.lower() not in NOT_FORWARDED
-            and not name.lower().startswith(("x-remote-", "impersonate-"))
+            if name.lower() not in NOT_FORWARDED and not name.lower().startswith(CLAIMS)
         )
         try:
             headers.update(_forwarding(http, self.endpoint(service)))
