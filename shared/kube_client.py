@@ -13,6 +13,7 @@ import aiohttp
 
 from shared.kube_connection import JSON_PATCH, MERGE_PATCH, KubeConnection, connect, error_type
 from shared.kube_documents import (
+    LeaseRecord,
     Listing,
     Secret,
     TokenUser,
@@ -35,7 +36,6 @@ from shared.kube_documents import (
     token_user_from,
     workloads_path,
 )
-from shared.leases import LeaseRecord
 from shared.pods import (
     Pod,
     ReplicaSet,

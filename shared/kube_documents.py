@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from shared.leases import LeaseRecord
 from shared.pods import Document, Pod, Workload, parse_time
 
 LONGEST_EVENT_MESSAGE = 1024
@@ -33,6 +32,22 @@ class Secret:
 
     data: Mapping[str, bytes] = field(repr=False)
     resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """What stands in the Lease object."""
+
+    holder: str
+    """Who holds it; empty when it was released."""
+    duration_s: int
+    acquired_at: float
+    """Seconds since the epoch, by the holder's clock."""
+    renewed_at: float
+    """Seconds since the epoch, by the holder's clock."""
+    transitions: int = 0
+    """How often it went from one holder to another."""
+    resource_version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,26 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from shared.errors import Conflict, NotFound
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseRecord:
-    """What stands in the Lease object."""
-
-    holder: str
-    """Who holds it; empty when it was released."""
-    duration_s: int
-    acquired_at: float
-    """Seconds since the epoch, by the holder's clock."""
-    renewed_at: float
-    """Seconds since the epoch, by the holder's clock."""
-    transitions: int = 0
-    """How often it went from one holder to another."""
-    resource_version: str = ""
+from shared.kube_documents import LeaseRecord
 
 
 class LeaseStore(Protocol):

@@ -15,8 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shared.errors import Conflict, NotFound
-from shared.kube_documents import Secret, TokenUser
-from shared.leases import LeaseRecord
+from shared.kube_documents import LeaseRecord, Secret, TokenUser
 from shared.pods import (
     Pod,
     ReplicaSet,

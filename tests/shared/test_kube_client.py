@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import Conflict, NotFound
-from shared.leases import LeaseRecord
+from shared.kube_documents import LeaseRecord
 from shared.pods import DELETION_COST
 from tests.shared.kubernetes_stages import WORKER, FakeStage, Stage, sandbox_stage
 
