@@ -1,0 +1,31 @@
+"""Figures of a benchmark: how many, the middle one, and the one that few exceed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Of durations in seconds."""
+
+    count: int
+    median_s: float
+    p95_s: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Self:
+        """At least one; of a single one all figures are the same."""
+        p95_s = quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+        return cls(count=len(seconds), median_s=median(seconds), p95_s=p95_s)
+
+    def cells(self) -> list[str]:
+        """For a row of a table, in milliseconds."""
+        return [str(self.count), f"{self.median_s * 1000:.1f}", f"{self.p95_s * 1000:.1f}"]
+
+
+def row(what: str, cells: Sequence[str]) -> str:
+    return f"{what:<44}" + "".join(f"{cell:>10}" for cell in cells)
