@@ -6,7 +6,6 @@ that goes as a whole leaves no choice, so its pods are forced; only within the l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +13,6 @@ from itertools import groupby
 from drain_hook.costs import is_protected, worker_cost
 from drain_hook.mark_life import is_deletion_pending
 from drain_hook.victims import deletion_order, removal_class
-from shared.marks import Mark
 from shared.pods import INT32_MIN, Pod, Workload, WorkloadState, celery_node, parse_cost
 from shared.pools import Pool
 from shared.workers import Fleet, WorkerSnapshot
@@ -29,10 +27,17 @@ class Candidate:
     worker: WorkerSnapshot | None
     is_silent: bool
     is_protected: bool
+    is_going: bool
+    """An earlier scale-down that was let through is about to remove it."""
     group: tuple[bool, int, bool, int]
     """Its class, and whether it goes before its like whatever we write: lower groups go first, as a whole."""
-    expense: tuple[bool, bool, float, bool]
-    """Silent ones are dearest, idle ones cheapest, then by cost; of equals the one that is draining goes."""
+    expense: tuple[bool, bool, bool, float]
+    """Whether it is silent, is busy, takes new tasks, and its cost: idle ones go first, silent ones last.
+
+    Among busy ones those that drain already go first, then the cheapest. Were cost alone to decide, another
+    would be drained at each review, since the tasks of one that drains grow old while the others start new
+    ones; none would ever get to its end. An idle one still takes the place of a busy one that drains.
+    """
 
     @property
     def queues(self) -> frozenset[str]:
@@ -75,11 +80,6 @@ def most_removable(candidates: Sequence[Candidate]) -> int:
     return most
 
 
-def own_cost(pod: Pod) -> int | None:
-    """The deletion cost that we wrote on a pod, while it still stands there."""
-    return pod.mark.cost if pod.mark and pod.cost_annotation == str(pod.mark.cost) else None
-
-
 def _candidate(
     pod: Pod, workload: Workload, *, is_pending: bool, fleet: Fleet, pool: Pool, now: float
 ) -> Candidate:
@@ -87,32 +87,36 @@ def _candidate(
     worker = fleet.workers.get(node)
     # A pod that is unassigned or Pending runs no worker yet; if one has answered all the same, it counts.
     is_silent = node in fleet.silent or (worker is None and bool(pod.host) and pod.phase != "Pending")
-    cost = worker_cost(worker, pool=pool, now=now) if worker else 0.0
     is_busy = worker is not None and not worker.is_idle
+    # What a silent worker runs is unknown, whatever it said before.
+    cost = worker_cost(worker, pool=pool, now=now) if worker and not is_silent else 0.0
     is_draining = pod.mark is not None and pod.mark.workload_uid == workload.uid
+    is_going = is_pending and _is_let_go(pod, workload)
     return Candidate(
         pod=pod,
         node=node,
         worker=worker,
         is_silent=is_silent,
         is_protected=worker is not None and is_protected(worker, pool=pool),
-        group=(*removal_class(pod), _precedence(pod, workload, is_pending=is_pending)),
-        expense=(is_silent, is_busy, math.inf if is_silent else cost, not is_draining),
+        is_going=is_going,
+        group=(*removal_class(pod), _precedence(pod, is_going=is_going)),
+        expense=(is_silent, is_busy and not is_silent, not is_draining, cost),
     )
 
 
-def _precedence(pod: Pod, workload: Workload, *, is_pending: bool) -> int:
+def _precedence(pod: Pod, *, is_going: bool) -> int:
     """0 if nobody can write a lower cost than the pod's, 1 if its deletion is already under way, else 2."""
-    foreign = pod.mark.foreign_cost if pod.mark and own_cost(pod) is not None else pod.cost_annotation
-    if parse_cost(foreign) == INT32_MIN:
+    if parse_cost(pod.foreign_cost) == INT32_MIN:
         return 0
-    return 1 if is_pending and pod.mark and _is_let_go(pod.mark, workload) else 2
+    return 1 if is_going else 2
 
 
-def _is_let_go(mark: Mark, workload: Workload) -> bool:
-    """Whether its round was let through and took effect: Kubernetes is about to remove the pod."""
+def _is_let_go(pod: Pod, workload: Workload) -> bool:
+    """Whether the round that marked it was let through and took effect."""
+    mark = pod.mark
     return (
-        mark.workload_uid == workload.uid
+        mark is not None
+        and mark.workload_uid == workload.uid
         and mark.generation < workload.generation
         and workload.replicas <= mark.to_replicas
     )

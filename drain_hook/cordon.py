@@ -195,6 +195,4 @@ class Cordon:
 
 def _former_cost(pod: Pod) -> Annotations:
     """The cost as it was before the mark; nothing to write when somebody else has changed it since."""
-    if pod.mark is None or pod.cost_annotation != str(pod.mark.cost):
-        return {}
-    return {DELETION_COST: pod.mark.foreign_cost}
+    return {} if pod.own_cost is None else {DELETION_COST: pod.foreign_cost}

@@ -36,7 +36,9 @@ def record_of(
 ) -> Mark:
     """The record to write on a victim; what an earlier round wrote there is carried on."""
     pod, earlier = victim.pod, victim.pod.mark
-    is_cost_ours = earlier is not None and pod.cost_annotation == str(earlier.cost)
+    if earlier and victim.is_going:
+        # It goes by the scale-down that was let through, whatever becomes of this one.
+        return replace(earlier, cost=victim.cost, foreign_cost=pod.foreign_cost)
     return Mark(
         round=plan.round,
         workload_uid=workload.uid,
@@ -48,7 +50,7 @@ def record_of(
         asked_at=now,
         queues=victim.queues,
         cost=victim.cost,
-        foreign_cost=earlier.foreign_cost if earlier and is_cost_ours else pod.cost_annotation,
+        foreign_cost=pod.foreign_cost,
     )
 
 

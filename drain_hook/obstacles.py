@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from drain_hook.admission import ScaleDown
 from drain_hook.candidates import Candidate, most_removable
 from drain_hook.explanations import describe_protected, enumerate_some
-from drain_hook.plans import Refusal
+from drain_hook.mark_life import is_deletion_pending
+from drain_hook.plans import Refusal, Victim
 from drain_hook.victims import is_rollout, removals
 from shared.pods import DELETION_COST, WorkloadState
 from shared.pools import Pool
@@ -26,20 +27,25 @@ def rollout_in_the_way(state: WorkloadState, *, pool: Pool) -> Refusal | None:
     """A refusal while the workload is between two templates, unless its pool allows to scale then."""
     if pool.drain.during_rollout == "allow" or not is_rollout(state.workload, state.replica_sets, state.pods):
         return None
-    workload = state.workload
-    what = f"{workload.kind} {workload.namespace}/{workload.name}"
-    if workload.observed_generation < workload.generation:
-        return Refusal(
-            reason="RolloutInProgress",
-            sentence=f"The last change of {what} has not reached its controller yet; ask again in a moment.",
-        )
+    if state.workload.observed_generation < state.workload.generation:
+        return _not_yet(state, "its controller")
     return Refusal(
         reason="RolloutInProgress",
         sentence=(
-            f"A rollout of {what} is in progress. Ask again when it is done, or set"
+            f"A rollout of {_name(state)} is in progress. Ask again when it is done, or set"
             f" drain.duringRollout: allow for pool {pool.name}."
         ),
     )
+
+
+def deletions_in_the_way(victims: Iterable[Victim], state: WorkloadState) -> Refusal | None:
+    """A refusal while Kubernetes still picks pods for an earlier scale-down, and busy ones were to be marked.
+
+    With their low cost it could pick those at once, in place of others and before they are idle.
+    """
+    if not is_deletion_pending(state) or not any(v.is_busy and not v.is_going for v in victims):
+        return None
+    return _not_yet(state, "its pods")
 
 
 def protected_in_the_way(
@@ -71,6 +77,17 @@ def protected_in_the_way(
         ),
         possible_replicas=possible,
     )
+
+
+def _not_yet(state: WorkloadState, who: str) -> Refusal:
+    return Refusal(
+        reason="RolloutInProgress",
+        sentence=f"The last change of {_name(state)} has not reached {who} yet; ask again in a moment.",
+    )
+
+
+def _name(state: WorkloadState) -> str:
+    return f"{state.workload.kind} {state.workload.namespace}/{state.workload.name}"
 
 
 def _advice(possible: int | None) -> str:

@@ -6,9 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from drain_hook.admission import ScaleDown, Verdict
-from drain_hook.candidates import Candidate, candidates_of, choose, own_cost
+from drain_hook.candidates import Candidate, candidates_of, choose
 from drain_hook.explanations import audit, describe_victims, duration, name_victims
-from drain_hook.obstacles import CANNOT_PREDICT, protected_in_the_way, rollout_in_the_way
+from drain_hook.obstacles import (
+    CANNOT_PREDICT,
+    deletions_in_the_way,
+    protected_in_the_way,
+    rollout_in_the_way,
+)
 from drain_hook.plans import DrainPlan, Victim
 from drain_hook.victims import removal_class, removals
 from shared.marks import Mark
@@ -48,6 +53,8 @@ def plan_drain(
     if not all(_is_predictable(leaving[uid], candidates[uid]) for uid in leaving):
         return replace(plan, refusal=CANNOT_PREDICT)
     victims = tuple(victim for group in leaving.values() for victim in group)
+    if refusal := deletions_in_the_way(victims, state):
+        return replace(plan, refusal=refusal)
     return _complete(plan, victims, [c.pod for c in everyone], scale_down=scale_down, workload=workload)
 
 
@@ -101,6 +108,7 @@ def _victims(candidates: Sequence[Candidate], count: int, *, pool: Pool) -> tupl
             worker=candidate.worker,
             is_silent=candidate.is_silent,
             is_forced=is_forced,
+            is_going=candidate.is_going,
             cost=cost,
             queues=tuple(sorted(candidate.queues)) or pool.queues,
         )
@@ -111,7 +119,7 @@ def _victims(candidates: Sequence[Candidate], count: int, *, pool: Pool) -> tupl
 def _cost_to_write(leaving: Sequence[Pod], *, survivors: Sequence[Pod]) -> int:
     """One value below every survivor's and below 0; one that stands there from before, if it is so low."""
     limit = min((pod.deletion_cost for pod in survivors), default=0)
-    written = [cost for pod in leaving if (cost := own_cost(pod)) is not None and cost < min(limit, 0)]
+    written = [cost for pod in leaving if (cost := pod.own_cost) is not None and cost < min(limit, 0)]
     return min(written, default=max(INT32_MIN, min(limit, 0) - 1))
 
 
@@ -158,9 +166,8 @@ def _is_marked(victim: Victim, scale_down: ScaleDown, workload: Workload) -> boo
     mark = victim.pod.mark
     return (
         mark is not None
-        and _is_of(mark, scale_down)
-        and mark.generation == workload.generation
-        and own_cost(victim.pod) == victim.cost
+        and (victim.is_going or (_is_of(mark, scale_down) and mark.generation == workload.generation))
+        and victim.pod.own_cost == victim.cost
     )
 
 

@@ -21,6 +21,8 @@ class Victim:
     """It may run tasks and did not answer: unknown, not idle."""
     is_forced: bool
     """Kubernetes removes it whatever we write: unassigned, Pending or not ready, or none is to be left."""
+    is_going: bool = False
+    """An earlier scale-down that was let through is about to remove it: its record stays that round's."""
     cost: int
     """pod-deletion-cost that must stand on the pod; one value for all victims of a ReplicaSet."""
     queues: tuple[str, ...]

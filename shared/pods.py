@@ -55,6 +55,16 @@ class Pod:
         return parse_cost(self.cost_annotation)
 
     @property
+    def own_cost(self) -> int | None:
+        """The cost that we wrote, while it still stands there; another is somebody else's, written later."""
+        return self.mark.cost if self.mark and self.cost_annotation == str(self.mark.cost) else None
+
+    @property
+    def foreign_cost(self) -> str | None:
+        """The annotation as it would be without us: what we wrote over, or what stands there now."""
+        return self.mark.foreign_cost if self.mark and self.own_cost is not None else self.cost_annotation
+
+    @property
     def is_active(self) -> bool:
         """What a ReplicaSet counts: neither finished nor being deleted."""
         return not self.is_terminating and self.phase not in ("Succeeded", "Failed")

@@ -212,7 +212,7 @@ async def test_a_refusal_is_read_when_only_the_victims_drain() -> None:
     """Whoever looks right after it sees no trace of the workers that were let off on the way."""
     scene = stage(2, busy={"worker-0": [running(seconds=5)]})
     scene.celery.before_answer = lambda call: (
-        scene.celery.change(node("worker-1"), active=(running(seconds=600),))
+        scene.celery.change(node("worker-1"), active=(running("billing.refund"),))
         if call.method == "cancel_consumer"
         else None
     )

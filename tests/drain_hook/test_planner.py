@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from drain_hook.admission import Verdict
+from drain_hook.mark_life import record_of
 from drain_hook.planner import decide, decide_dry_run
 from drain_hook.plans import DrainPlan
 from shared.pods import INT32_MIN, Pod
@@ -67,6 +68,41 @@ def test_a_busy_worker_of_no_weight_is_dearer_than_an_idle_one() -> None:
 def test_of_equals_the_one_already_draining_leaves() -> None:
     """Otherwise each review would drain another one."""
     assert leaving(plan([pod("w-0"), pod("w-1"), marked("w-2", 3, 2)], 2)) == ["w-2"]
+
+
+def test_of_busy_workers_those_already_draining_leave() -> None:
+    """Although others have started cheaper tasks since; among those that drain, the cheapest."""
+    crowd = [marked("w-0", 4, 3), pod("w-1"), marked("w-2", 4, 3), pod("w-3")]
+    busy = {"w-0": [task(running_s=900)], "w-1": [task(running_s=1)], "w-2": [task(running_s=600)]}
+    assert leaving(plan(crowd, 3, busy={**busy, "w-3": [task(running_s=1)]})) == ["w-2"]
+    assert leaving(plan(crowd, 1, busy={**busy, "w-3": [task(running_s=2)]})) == ["w-0", "w-1", "w-2"]
+
+
+def test_an_idle_worker_takes_the_place_of_a_busy_one_that_drains() -> None:
+    """It can go at once, and the other takes tasks again."""
+    made = plan([marked("w-0", 2, 1), pod("w-1")], 1, busy={"w-0": [task()]})
+    assert (leaving(made), [p.name for p in made.releases]) == (["w-1"], ["w-0"])
+
+
+def test_a_draining_worker_with_a_protected_task_is_let_off() -> None:
+    """The task slipped in, or was labelled since."""
+    busy = {"w-0": [task("billing.close")], "w-1": [task(running_s=10**6)]}
+    made = plan([marked("w-0", 2, 1), pod("w-1")], 1, busy=busy)
+    assert (leaving(made), [p.name for p in made.releases]) == (["w-1"], ["w-0"])
+
+
+def test_a_worker_drained_for_another_workload_has_no_precedence() -> None:
+    """Such a mark is about to be taken back."""
+    crowd = [marked("w-0", 2, 1, workload_uid="former"), pod("w-1")]
+    busy = {"w-0": [task(running_s=900)], "w-1": [task(running_s=1)]}
+    assert leaving(plan(crowd, 1, busy=busy)) == ["w-1"]
+
+
+def test_of_silent_workers_those_already_draining_leave() -> None:
+    """But any that answers goes before them."""
+    crowd = [pod("w-0"), marked("w-1", 3, 2), pod("w-2")]
+    assert leaving(plan(crowd, 2, silent={"w-0", "w-1", "w-2"})) == ["w-1"]
+    assert leaving(plan(crowd, 2, silent={"w-0", "w-1"}, busy={"w-2": [task()]})) == ["w-2"]
 
 
 def test_of_equals_the_one_leaves_that_kubernetes_would_take() -> None:
@@ -300,6 +336,18 @@ def test_a_pod_whose_deletion_was_let_through_goes_before_all_others() -> None:
     assert [(v.pod.name, v.is_forced) for v in made.victims] == [("w-0", True), ("w-1", True), ("w-2", False)]
 
 
+def test_a_pod_whose_deletion_was_let_through_keeps_its_record() -> None:
+    """It goes by that scale-down, even if the one asked for now is refused and forgotten."""
+    going = marked("w-0", generation=2)
+    made = plan([going, *pods(7)[1:]], 5, from_replicas=6)
+    records = [
+        record_of(v, made, scale_down=scale_down(6, 5), workload=workload(replicas=6), now=NOW)
+        for v in made.victims
+    ]
+    assert [(v.pod.name, v.is_going) for v in made.victims] == [("w-0", True), ("w-1", False)]
+    assert (records[0], records[1].generation) == (going.mark, 3)
+
+
 def test_a_round_has_the_same_name_whenever_it_is_reviewed() -> None:
     """The review's uid is new each time."""
     assert plan(pods(8), 6).round == plan([marked("w-0"), *pods(8)[1:]], 6).round == "8to6-g3"
@@ -378,6 +426,19 @@ def test_a_change_that_the_controller_has_not_seen_is_refused() -> None:
     assert refused(made) == ("RolloutInProgress", None)
     assert made.refusal is not None
     assert "ask again in a moment" in made.refusal.sentence
+
+
+def test_busy_workers_are_not_marked_while_kubernetes_deletes_for_the_last_scale_down() -> None:
+    """It takes the pods of the lowest cost, and would take a busy one in place of the one that is drained."""
+    crowd = [marked("w-0", generation=2), *pods(7)[1:]]
+    busy = {name: [task()] for name in names(7)[1:]}
+    made = plan(crowd, 5, from_replicas=6, busy=busy)
+    assert refused(made) == ("RolloutInProgress", None)
+    assert made.refusal is not None
+    assert made.refusal.sentence == (
+        "The last change of Deployment apps/worker has not reached its pods yet; ask again in a moment."
+    )
+    assert leaving(plan(crowd, 5, from_replicas=7, busy=busy)) == ["w-0", "w-1"]
 
 
 # The verdict.

@@ -4,16 +4,30 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from drain_hook.mark_life import is_deletion_pending, record_of
 from drain_hook.planner import decide, decide_dry_run, plan_drain
-from drain_hook.plans import DrainPlan, Victim
+from drain_hook.plans import DrainPlan, Refusal, Victim
 from drain_hook.victims import deletion_order, removal_class, removals
-from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload
+from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload, WorkloadState
 from shared.pools import Pool
 from shared.workers import Fleet, Task, WorkerSnapshot
-from tests.drain_hook.builders import NOW, mark, pod, pool, replica_set, scale_down, task, worker, workload
+from tests.drain_hook.builders import (
+    NOW,
+    fleet,
+    mark,
+    marked,
+    names,
+    pod,
+    pool,
+    replica_set,
+    scale_down,
+    task,
+    worker,
+    workload,
+)
 
 RUNNING_S = st.none() | st.integers(0, 10_000).map(float)
 TASKS = st.builds(task, st.sampled_from(["reports.build", "heavy.crunch", "weightless.ping"]), RUNNING_S)
@@ -181,6 +195,14 @@ def test_nobody_busy_leaves_while_somebody_idle_stays(scene: Scene) -> None:
         assert stayed == []
 
 
+@given(scene=scenes(protected=False))
+def test_no_busy_worker_is_marked_while_kubernetes_picks_pods(scene: Scene) -> None:
+    """It would pick that one, for an earlier scale-down; but for one that it is about to remove anyway."""
+    state = WorkloadState(workload=scene.workload, replica_sets=scene.replica_sets, pods=scene.pods)
+    newly = [v for v in scene.plan().victims if v.pod.mark is None or v.pod.mark.generation == 3]
+    assert not is_deletion_pending(state) or not any(v.is_busy for v in newly)
+
+
 @given(scene=scenes())
 def test_forced_means_that_there_was_no_choice(scene: Scene) -> None:
     """Who stays is of a higher class, unless the forced one's cost or deletion was out of our hands."""
@@ -219,43 +241,107 @@ def test_more_tasks_never_make_a_worker_likelier_to_go(scene: Scene, more: Task,
     assert lucky.uid not in {v.pod.uid for v in after.victims}
 
 
+def carried_out(scene: Scene, plan: DrainPlan, *, now: float = NOW) -> Scene:
+    """The victims are marked, and marks that the plan does not use are given back."""
+    request = scale_down(scene.workload.replicas, scene.to_replicas)
+    records = {
+        v.pod.uid: record_of(v, plan, scale_down=request, workload=scene.workload, now=now)
+        for v in plan.victims
+    }
+    released = {p.uid for p in plan.releases}
+
+    def after(p: Pod) -> Pod:
+        if record := records.get(p.uid):
+            return replace(p, mark=record, cost_annotation=str(record.cost))
+        return replace(p, mark=None, cost_annotation=p.foreign_cost) if p.uid in released else p
+
+    return replace(scene, pods=tuple(map(after, scene.pods)))
+
+
+DELETION_PENDING = Scene(
+    workload=workload(replicas=3),
+    replica_sets=(replica_set(replicas=4, desired_replicas=3),),
+    pods=(marked("w-0", 4, 3, generation=2), pod("w-1"), pod("w-2"), pod("w-3")),
+    fleet=fleet(worker("w-0", task()), worker("w-1"), worker("w-2"), worker("w-3")),
+    pool=pool(),
+    to_replicas=1,
+)
+"""4 to 3 was let through with a victim that still works, it is not deleted yet, and now 3 to 1 is asked."""
+
+
 @given(scene=scenes(protected=False))
+@example(scene=DELETION_PENDING)
 def test_a_plan_that_was_carried_out_is_adopted(scene: Scene) -> None:
     """The next review of the same scale-down finds its victims marked, and chooses the same ones."""
     plan = scene.plan()
     assume(plan.victims)
-    round_ = scale_down(scene.workload.replicas, scene.to_replicas)
-    assert round_.to_replicas < round_.from_replicas
-    records = {v.pod.uid: v for v in plan.victims}
-    released = {p.uid for p in plan.releases}
-    carried_out = []
-    for p in scene.pods:
-        if victim := records.get(p.uid):
-            former = p.mark if p.mark and p.cost_annotation == str(p.mark.cost) else None
-            record = mark(
-                p.name,
-                round_.from_replicas,
-                round_.to_replicas,
-                cost=victim.cost,
-                foreign_cost=former.foreign_cost if former else p.cost_annotation,
-            )
-            carried_out.append(replace(p, mark=record, cost_annotation=str(victim.cost)))
-        elif p.uid in released and p.mark and p.cost_annotation == str(p.mark.cost):
-            carried_out.append(replace(p, mark=None, cost_annotation=p.mark.foreign_cost))
-        else:
-            carried_out.append(replace(p, mark=None) if p.uid in released else p)
-    again = scene.plan(pods=tuple(carried_out))
+    again = carried_out(scene, plan).plan()
     assert (again.adopts, again.round) == (True, plan.round)
-    assert {v.pod.uid for v in again.victims} == set(records)
+    assert {v.pod.uid for v in again.victims} == {v.pod.uid for v in plan.victims}
+
+
+WORK = st.lists(TASKS, min_size=1, max_size=2)
+WORK_OR_NONE = st.integers(0, 4).flatmap(lambda chance: WORK if chance else st.just([]))
+
+
+@st.composite
+def busy_scenes(draw: st.DrawFn) -> Scene:
+    """Up to six ready pods whose workers all have something to do, or do not answer."""
+    crowd = names(draw(st.integers(2, 6)))
+    answers = [worker(name, *draw(WORK)) for name in crowd if draw(st.integers(0, 5))]
+    return Scene(
+        workload=workload(replicas=len(crowd)),
+        replica_sets=(replica_set(replicas=len(crowd), desired_replicas=len(crowd)),),
+        pods=tuple(map(pod, crowd)),
+        fleet=fleet(*answers),
+        pool=pool(labels=LABELS),
+        to_replicas=draw(st.integers(1, len(crowd) - 1)),
+    )
+
+
+@given(scene=busy_scenes() | scenes(protected=False), data=st.data())
+def test_busy_victims_are_not_swapped_for_other_busy_workers(scene: Scene, data: st.DataObject) -> None:
+    """Review after review, while their tasks grow older and other workers start new ones or end theirs.
+
+    Whoever becomes a victim later is idle, so nobody is drained and let off in turn.
+    """
+    plan = scene.plan()
+    for review in range(1, 4):
+        assume(plan.victims)
+        now = NOW + 15 * review
+        scene = worked_on(carried_out(scene, plan, now=now), plan, data)
+        again = scene.plan(now=now)
+        before = {v.pod.uid for v in plan.victims}
+        assert len(again.victims) == len(before)
+        assert not [v.pod.name for v in again.victims if v.pod.uid not in before and v.is_busy]
+        plan = again
+
+
+def worked_on(scene: Scene, plan: DrainPlan, data: st.DataObject) -> Scene:
+    """Victims may have ended tasks since, the others may run anything."""
+    draining = {v.node for v in plan.victims}
+
+    def later(snapshot: WorkerSnapshot) -> WorkerSnapshot:
+        if snapshot.node not in draining:
+            return replace(snapshot, active=tuple(data.draw(WORK_OR_NONE)))
+        ended = data.draw(st.integers(0, len(snapshot.active)))
+        return replace(snapshot, active=snapshot.active[ended:], reserved=())
+
+    return replace(scene, fleet=fleet(*map(later, scene.fleet.workers.values())))
+
+
+def refused_as_protected(scene: Scene) -> Refusal | None:
+    refusal = scene.plan().refusal
+    return refusal if refusal and refusal.reason == "Protected" else None
 
 
 @settings(max_examples=50)
 @given(scene=scenes(replica_sets=1, lowest_costs=False))
 def test_the_lowest_possible_number_is_the_lowest_possible(scene: Scene) -> None:
     """Trying them one after the other finds the same, or that none is possible."""
-    refusal = scene.plan().refusal
     numbers = range(scene.to_replicas, scene.workload.replicas)
-    possible = [number for number in numbers if replace(scene, to_replicas=number).plan().refusal is None]
+    possible = [number for number in numbers if not refused_as_protected(replace(scene, to_replicas=number))]
+    refusal = refused_as_protected(scene)
     named = refusal.possible_replicas if refusal else scene.to_replicas
     assert named == (possible[0] if possible else None)
 
