@@ -7,7 +7,7 @@ and `<`; `!=` and `notin` also match where the key is absent; `>` and `<` compar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from shared.errors import SelectorSyntaxError
@@ -17,6 +17,8 @@ Labels = Mapping[str, str]
 _NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _KEY = rf"(?P<key>(?:[a-z0-9](?:[-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_NAME})"
 _VALUE = rf"(?:{_NAME})?"
+_NUMBER = r"-?[0-9]{1,18}"
+"""Kubernetes takes 64 bits, which is hardly more; Python refuses to read thousands of digits."""
 _FORMS = (
     ("exists", re.compile(rf"\s*{_KEY}\s*")),
     ("!", re.compile(rf"\s*!\s*{_KEY}\s*")),
@@ -24,11 +26,14 @@ _FORMS = (
     ("notin", re.compile(rf"\s*{_KEY}\s+notin\s*\((?P<values>[^()]*)\)\s*")),
     ("=", re.compile(rf"\s*{_KEY}\s*==?\s*(?P<values>{_VALUE})\s*")),
     ("!=", re.compile(rf"\s*{_KEY}\s*!=\s*(?P<values>{_VALUE})\s*")),
-    (">", re.compile(rf"\s*{_KEY}\s*>\s*(?P<values>-?\d+)\s*")),
-    ("<", re.compile(rf"\s*{_KEY}\s*<\s*(?P<values>-?\d+)\s*")),
+    (">", re.compile(rf"\s*{_KEY}\s*>\s*(?P<values>{_NUMBER})\s*")),
+    ("<", re.compile(rf"\s*{_KEY}\s*<\s*(?P<values>{_NUMBER})\s*")),
 )
-_SEPARATOR = re.compile(r",(?![^()]*\))")
+_TERM = re.compile(r"[^,(]*(?:\([^)]*\)?[^,(]*)*")
+"""Up to the next comma outside parentheses; it never goes back, so a megabyte of it costs little."""
 _WHOLE_VALUE = re.compile(_VALUE)
+_LONGEST_SHOWN = 100
+"""Characters of a term that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +63,17 @@ def parse_selector(text: str) -> Selector:
     """The selector of a labelSelector parameter; raises SelectorSyntaxError."""
     if not text.strip():
         return Selector()
-    return Selector(requirements=tuple(_requirement(term) for term in _SEPARATOR.split(text)))
+    return Selector(requirements=tuple(map(_requirement, terms(text))))
+
+
+def terms(text: str) -> Iterator[str]:
+    """A selector's requirements as they stand there."""
+    position = 0
+    while match := _TERM.match(text, position):
+        yield match[0]
+        if match.end() == len(text):
+            return
+        position = match.end() + 1
 
 
 def _requirement(term: str) -> Requirement:
@@ -67,7 +82,7 @@ def _requirement(term: str) -> Requirement:
             values = match.groupdict().get("values")
             return Requirement(key=match["key"], operator=operator, values=_values(term, operator, values))
     raise SelectorSyntaxError(
-        f"{term.strip()!r} is no label requirement: write key=value, key!=value, key in (a,b), "
+        f"{_shown(term)} is no label requirement: write key=value, key!=value, key in (a,b), "
         "key notin (a,b), key, !key, key>1 or key<1."
     )
 
@@ -77,12 +92,17 @@ def _values(term: str, operator: str, text: str | None) -> tuple[str, ...]:
         return ()
     values = tuple(value.strip() for value in text.split(",")) if operator in ("in", "notin") else (text,)
     if operator not in (">", "<") and not all(_WHOLE_VALUE.fullmatch(value) for value in values):
-        raise SelectorSyntaxError(f"{term.strip()!r} has a value that no label can have.")
+        raise SelectorSyntaxError(f"{_shown(term)} has a value that no label can have.")
     return values
 
 
+def _shown(term: str) -> str:
+    text = term.strip()
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
+
+
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
+    return int(text) if text is not None and re.fullmatch(_NUMBER, text) else None
 
 
 def _compare(better: Callable[[int, int], bool]) -> Callable[[str | None, tuple[str, ...]], bool]:

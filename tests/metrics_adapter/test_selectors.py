@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics_adapter.selectors import parse_selector
+from metrics_adapter.selectors import parse_selector, terms
 from shared.errors import SelectorSyntaxError
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "kubernetes"
@@ -137,3 +137,42 @@ def test_each_operator_is_the_negation_of_its_opposite(operator: str, value: str
     assert parse_selector(term(operator)).matches(LABELS) != parse_selector(term(opposite[operator])).matches(
         LABELS
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pool", ["pool"]),
+        ("a,b , c", ["a", "b ", " c"]),
+        (",a,", ["", "a", ""]),
+        ("a in (x,y),b", ["a in (x,y)", "b"]),
+        ("a in (x,y)b in (z,w),c", ["a in (x,y)b in (z,w)", "c"]),
+        ("a),b", ["a)", "b"]),
+        ("a,b in (x,y", ["a", "b in (x,y"]),
+    ],
+)
+def test_terms_end_at_commas_outside_parentheses(text: str, expected: list[str]) -> None:
+    assert list(terms(text)) == expected
+
+
+def test_a_long_selector_is_read_in_one_go() -> None:
+    """Anybody who may read a metric can send a megabyte of it; going back at each comma took minutes."""
+    selector = parse_selector(",".join(["pool in (default,other)", *["pool=default"] * 50_000]))
+    assert len(selector.requirements) == 50_001
+    assert selector.matches(LABELS)
+    with pytest.raises(SelectorSyntaxError):
+        parse_selector("," * 200_000)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 19, "٣"])
+def test_numbers_that_no_label_is_compared_with(number: str) -> None:
+    """Kubernetes reads 64 bits in ASCII."""
+    with pytest.raises(SelectorSyntaxError):
+        parse_selector(f"size>{number}")
+
+
+def test_an_error_repeats_no_more_than_the_beginning() -> None:
+    """It becomes the condition of an HPA."""
+    with pytest.raises(SelectorSyntaxError) as caught:
+        parse_selector("(" * 100_000)
+    assert len(str(caught.value)) < 400
