@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -60,6 +61,21 @@ Text = Annotated[str, Field(min_length=1)]
 def broker_url_mistake(url: str) -> str | None:
     """What is wrong with a broker's URL, without a word of it; None when it can be used."""
     scheme, separator, _ = url.partition("://")
-    if separator and scheme in BROKER_SCHEMES:
-        return None
-    return f"write the broker's URL beginning with one of {', '.join(f'{s}://' for s in BROKER_SCHEMES)}"
+    if not separator or scheme not in BROKER_SCHEMES:
+        return f"write the broker's URL beginning with one of {', '.join(f'{s}://' for s in BROKER_SCHEMES)}"
+    if not all(map(_names_a_place, url.split(";"))):
+        return (
+            "write the broker's URL as redis://USER:PASSWORD@HOST:PORT/0, with each / ? # @ : ; [ ] and % of "
+            "user and password encoded: %2F for a slash"
+        )
+    return None
+
+
+def _names_a_place(url: str) -> bool:
+    """Whether host and port can be read; a password that is not encoded is taken for a port."""
+    scheme, _, rest = url.rpartition("://")
+    try:
+        parts = urlsplit(f"{scheme or 'amqp'}://{rest}")
+        return parts.port is None or bool(parts.hostname)
+    except ValueError:
+        return False

@@ -142,6 +142,13 @@ def test_where_the_broker_is() -> None:
     """User and password are no part of an address."""
     assert address("amqp://user:p@ss@rabbit:5672/host") == "amqp://rabbit:5672/host"
     assert address("redis://:secret@one:1/0;redis://two:2/0") == "redis://one:1/0, redis://two:2/0"
+    assert address("amqp://u:one@first;u:two@second:5672") == "amqp://first, second:5672"
+
+
+@pytest.mark.parametrize("password", ["se/cret", "se#cret", "se?cret", "12/cret", "se@cret", "://cret"])
+def test_a_password_that_should_have_been_encoded_is_no_part_of_an_address(password: str) -> None:
+    """A library takes what comes before the / for host and port; people must not read it in a log."""
+    assert address(f"redis://:{password}@one:1/0") == "redis://one:1/0"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +156,7 @@ def test_where_the_broker_is() -> None:
 )
 def test_passwords_are_struck_out(written: str, decoded: str) -> None:
     """As the url has them, and as libraries decode them."""
-    url = f"amqp://other@rabbit;amqp://user:{written}@rabbit:5672//"
+    url = f"amqp://other@rabbit;amqp://user:{written}@rabbit:5672//;user:{written}@third"
     text = redacted(f"{url} was refused with {decoded!r}", url=url)
     assert written not in text
     assert decoded not in text

@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.configuration_values import broker_url_mistake
 from shared.errors import ConfigurationError
 from shared.pools import Configuration, Pool, parse_configuration
 from shared.workers import Task
@@ -112,6 +113,13 @@ def test_a_ratio_is_exact_in_quotes_or_without(text: object) -> None:
         ),
         ({"broker": {"urlFrom": {}}}, "pools[0].broker.urlFrom.env: name exactly one of file and env"),
         ({"broker": {"url": "sqs://"}}, "pools[0].broker.url: write the broker's URL beginning with"),
+        *(
+            (
+                {"broker": {"url": url}},
+                "pools[0].broker.url: write the broker's URL as redis://USER:PASSWORD@",
+            )
+            for url in ("redis://:se/cret@r", "redis://:se#cret@r", "redis://:1?cret@r", "redis://r:99999")
+        ),
         ({"slotPerWorker": 5}, "pools[0].slotPerWorker: this key is not known; did you mean slotsPerWorker?"),
         (
             {"drain": {"zzz": 1}},
@@ -279,3 +287,20 @@ def test_whatever_is_in_the_file_it_is_a_configuration_or_mistakes(text: str) ->
 @given(st.dictionaries(KEYS, DOCUMENTS, max_size=8))
 def test_whatever_is_in_a_pool_it_is_a_pool_or_mistakes(fields: dict[str, Any]) -> None:
     assert is_read_or_told(yaml.safe_dump({"pools": [pool() | fields], **fields}))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis:///0",
+        "redis://:p%2Fss@host:6379/0",
+        "redis://user:p@ss@host",
+        "redis+socket:///run/redis.sock?virtual_host=0",
+        "sentinel://:a@one:26379;sentinel://two:26379",
+        "amqp://u:p@one:5672//;u:p@two:5672//",
+        "amqp://[::1]:5672",
+    ],
+)
+def test_broker_urls_that_kombu_can_read(url: str) -> None:
+    assert broker_url_mistake(url) is None
