@@ -39,11 +39,13 @@ format: $(INSTALLED)  ## Let ruff format and mend what it can.
 bench: $(INSTALLED)  ## Measure, and print the figures.
 	$(BIN)/python -m tests.bench $(ARGS)
 
-lock: $(INSTALLED)  ## Resolve the dependencies anew and write both lock files.
+lock: $(INSTALLED)  ## Resolve the dependencies anew and write the lock files.
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" --quiet --upgrade --output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" --quiet --upgrade --output-file requirements-dev.lock
+	$(BIN)/uv pip compile --group pyproject.toml:build --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --custom-compile-command "make lock" --quiet --upgrade --output-file requirements-build.lock
 
 clean:  ## Remove the virtual environment and everything that was made.
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -98,6 +98,25 @@ def test_every_call_is_allowed(account: str, call: Call) -> None:
     assert is_allowed(account, call)
 
 
+@pytest.mark.parametrize("account", CALLS)
+def test_no_more_is_allowed_than_is_called(account: str) -> None:
+    """Each verb on each resource, where it is granted, is a call of the table."""
+    granted = {
+        (verb, group, resource, grant.namespace)
+        for grant in grants(account)
+        for verb in grant.rule["verbs"]
+        for group in grant.rule["apiGroups"]
+        for resource in grant.rule["resources"]
+    }
+    called = {(call.verb, call.group, call.resource, call.namespace) for call in CALLS[account]}
+    assert granted == called
+
+
+@pytest.mark.parametrize(("account", "other"), [tuple(CALLS), tuple(reversed(CALLS))])
+def test_neither_reads_the_key_of_the_other(account: str, other: str) -> None:
+    assert not is_allowed(account, Call("get", "", "secrets", OURS, f"{other}-tls"))
+
+
 def test_the_adapter_may_ask_who_its_callers_are_and_what_they_may() -> None:
     """TrustSource reads the front proxy's CA; Authenticator and Authorizer make Token- and access reviews.
 
