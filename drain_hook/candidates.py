@@ -73,9 +73,9 @@ def most_removable(candidates: Sequence[Candidate]) -> int:
     """How many can go before it is the turn of a protected one."""
     most = 0
     for group in _groups(candidates):
-        willing = _cheapest_first(group)
-        most += len(willing)
-        if len(willing) < len(group):
+        willing = sum(not candidate.is_protected for candidate in group)
+        most += willing
+        if willing < len(group):
             break
     return most
 
