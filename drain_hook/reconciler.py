@@ -111,10 +111,18 @@ class Reconciler:
             self._asked_at = now
             try:
                 await self._leadership.acquire()
+                await self._look_at_locks()
             except KubernetesError as error:
-                log.warning("The reconciler's Lease could not be had: %s", error)
+                log.warning("The reconciler's Lease, or that of a round, could not be had: %s", error)
         self._around.telemetry.leads(self._leadership.is_held)
         return self._leadership.is_held
+
+    async def _look_at_locks(self) -> None:
+        """Where pods are marked: if a replica died in the midst of it, time runs from when others look."""
+        for pool in self._configuration().pools:
+            state = self._around.cache.state(**_name(pool))
+            if state is not None and any(pod.has_mark_annotation for pod in state.pods):
+                await self._locks.look(pool)
 
     async def _reconcile(self, pool: Pool) -> None:
         state = self._around.cache.state(**_name(pool))

@@ -60,6 +60,16 @@ class RoundLocks:
         finally:
             lock.release()
 
+    async def look(self, pool: Pool) -> None:
+        """See who holds the pool's lock, so that one who died with it is succeeded in time.
+
+        Raises KubernetesError.
+        """
+        lock = self._locks[_key(pool)]
+        if not lock.locked():
+            async with lock:
+                await self._lease(pool).look()
+
     async def _acquire(self, lease: Lease, deadline: float) -> None:
         # At least one try, however little time is left; and none is cut short: a request that was sent may
         # yet take the lease, and nobody would give it back.

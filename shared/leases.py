@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -70,6 +71,11 @@ class Lease:
         except NotFound:
             return await self._create()
         return self._seen is not None and self._may_take(self._seen) and await self._take(self._seen)
+
+    async def look(self) -> None:
+        """See who holds it: how long a dead holder is waited for begins with that. Raises KubernetesError."""
+        with suppress(NotFound):
+            self._see(await self._store.read_lease(namespace=self._namespace, name=self._name))
 
     async def renew(self) -> bool:
         """Prolong it; False when it is not ours any more. Raises KubernetesError."""

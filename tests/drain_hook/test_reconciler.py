@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from drain_hook.round_locks import RoundLocks
 from shared.errors import KubernetesUnavailable
 from shared.marks import MARK_ANNOTATION, render_mark
 from shared.pods import DELETION_COST
@@ -256,6 +257,23 @@ async def test_the_leader_acts_on_changes_and_gives_the_lead_back() -> None:
     await asyncio.gather(running_, return_exceptions=True)
     assert is_clean(scene)
     assert scene.leadership.seen_holder == ""
+
+
+async def test_a_replica_that_died_in_a_round_costs_no_more_time_than_its_round() -> None:
+    """Its lock is looked at from the start, not first when there is something to give back."""
+    scene = await refused(1)
+    dead = RoundLocks(scene.cluster, holder="dead", clock=scene.clock.monotonic)
+    async with dead.hold(scene.pool, wait_s=0.0):
+        scene.cluster.broken["replace_lease"] = UNAVAILABLE
+    del scene.cluster.broken["replace_lease"]
+    running_ = asyncio.create_task(scene.reconciler.run())
+    while not scene.sample("drain_hook_reconciler_is_leader"):  # noqa: ASYNC110  # nothing else tells
+        await asyncio.sleep(0)
+    running_.cancel()
+    await asyncio.gather(running_, return_exceptions=True)
+    scene.clock.ahead_s = scene.configuration.round_ttl + 1
+    await scene.reconciler.reconcile()
+    assert is_clean(scene)
 
 
 async def test_a_failure_with_one_pass_is_made_up_for_by_another(caplog: pytest.LogCaptureFixture) -> None:

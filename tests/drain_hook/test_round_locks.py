@@ -80,3 +80,14 @@ async def test_a_failure_leaves_the_lock_free() -> None:
             pytest.fail("there is no lease")
     async with locks.hold(POOL, wait_s=1.0) as lease:
         assert lease.is_held
+
+
+async def test_a_look_does_not_disturb_the_round_of_this_process() -> None:
+    """What it sees would be older than what the round writes, and its renewal would fail."""
+    cluster = FakeCluster()
+    locks = replica(cluster, "one")
+    async with locks.hold(POOL, wait_s=1.0) as lease:
+        cluster.calls.clear()
+        await locks.look(POOL)
+        assert not cluster.calls
+        assert await lease.renew()

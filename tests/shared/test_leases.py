@@ -83,6 +83,16 @@ async def test_a_dead_holder_is_replaced_when_it_has_not_moved_for_the_duration(
     assert not first.is_held
 
 
+async def test_the_wait_for_a_dead_holder_begins_with_a_look(cluster: FakeCluster, clocks: Clocks) -> None:
+    """Whoever looks in time need not wait when it wants the lock; there may be none yet."""
+    first, second = lease(cluster, "one", clocks), lease(cluster, "two", clocks)
+    await second.look()
+    await first.acquire()
+    await second.look()
+    clocks.now += 15
+    assert await second.acquire()
+
+
 async def test_a_holder_that_renews_is_never_replaced(cluster: FakeCluster, clocks: Clocks) -> None:
     """What counts is the last change that we saw, not when we first looked."""
     first, second = lease(cluster, "one", clocks), lease(cluster, "two", clocks)
