@@ -33,7 +33,7 @@ async def validate(request: web.Request) -> web.Response:
     # From its arrival: reading the body counts.
     deadline = asyncio.get_running_loop().time() + SHARE_OF_TIMEOUT * timeout_of(request)
     try:
-        review = parse_review(_decode(await request.read()))
+        review = parse_review(_decode(await _body(request, deadline=deadline)))
     except MalformedReview as error:
         return web.Response(status=400, text=f"{error}\n")
     verdict = await request.app[REVIEWER].review(review, deadline=deadline)
@@ -52,6 +52,15 @@ def webhook_app(reviewer: Reviewer) -> web.Application:
     app[REVIEWER] = reviewer
     app.router.add_post("/validate", validate)
     return app
+
+
+async def _body(request: web.Request, *, deadline: float) -> bytes:
+    """All of it, at `deadline` at the latest: whoever sends half a body must not keep us waiting for ever."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await request.read()
+    except (TimeoutError, ConnectionError, web.RequestPayloadError) as error:
+        raise MalformedReview("The body did not arrive whole, or cannot be decoded.") from error
 
 
 def _decode(body: bytes) -> object:

@@ -108,6 +108,28 @@ async def test_what_is_no_review_is_400_with_a_sentence(body: bytes) -> None:
     assert recorder.asked == []
 
 
+async def test_a_body_that_never_ends_is_not_waited_for() -> None:
+    """A client that sends half of one and nothing more would hold its connection for ever."""
+    is_over = asyncio.Event()
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b'{"kind": '
+        await is_over.wait()
+
+    async with webhook() as (client, recorder):
+        response = await client.post("/validate?timeout=0.1s", data=half())
+        text = await response.text()
+        is_over.set()
+    assert (response.status, text) == (400, "The body did not arrive whole, or cannot be decoded.\n")
+    assert recorder.asked == []
+
+
+async def test_a_body_in_another_encoding_than_it_says_is_400() -> None:
+    async with webhook() as (client, _):
+        response = await client.post("/validate", data=b"{}", headers={"Content-Encoding": "gzip"})
+    assert response.status == 400
+
+
 async def test_a_review_that_is_too_large_is_413() -> None:
     """Two objects of etcd's largest size fit."""
     async with webhook() as (client, recorder):
