@@ -57,6 +57,7 @@ class Mirror(Generic[T]):
         self._resource_version = ""
         self._failures = 0
         self._opened_at = 0.0
+        self._was_cut_at: float | None = None
         self.items: dict[str, T] = {}
         self.is_synced = False
         """Whether it has been listed once."""
@@ -83,14 +84,16 @@ class Mirror(Generic[T]):
             await asyncio.sleep(self._pause_s())
 
     async def _list(self) -> None:
+        asked_at = self._clock()
         listing = await self._source.list_objects(self._path, **self._selectors)
         self.items = {document["metadata"]["name"]: self._parse(document) for document in listing.items}
         self._resource_version = listing.resource_version
         self.is_synced = True
+        self.cut_at = asked_at
         self._on_change()
 
     async def _follow(self) -> None:
-        self._opened_at = self._clock()
+        self._opened_at, self._was_cut_at = self._clock(), self.cut_at
         events = self._source.watch(self._path, resource_version=self._resource_version, **self._selectors)
         async with aclosing(events):
             async for event in events:
@@ -120,7 +123,10 @@ class Mirror(Generic[T]):
 
     def _cut(self) -> None:
         if self.cut_at is None:
-            self.cut_at = self._clock()
+            now = self._clock()
+            # One that breaks at once may not have brought what happened before it; else a watch that can
+            # never be read would look as if it were always heard.
+            self.cut_at = now if now - self._opened_at >= SOUND_WATCH_S else self._was_cut_at
             self._on_change()
 
     def _start_over(self) -> None:

@@ -1,6 +1,7 @@
 """A list kept current: it resumes where it was cut, and lists again when it has to."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -133,3 +134,25 @@ async def test_it_says_since_when_it_hears_nothing() -> None:
     assert mirror.cut_at is None
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_watch_that_breaks_at_once_again_and_again_is_not_heard() -> None:
+    """What it should bring never arrives, so what is known stays as old as the list."""
+    broken = KubernetesUnavailable("garbled")
+    source = ScriptedSource(lists=[listing("1")], watches=[[broken], [broken], [broken], []])
+    moments = itertools.count(start=100.0, step=0.01)
+    cuts: list[float | None] = []
+    mirror = Mirror(
+        source,
+        "/things",
+        parse=read,
+        on_change=lambda: cuts.append(mirror.cut_at),
+        clock=lambda: next(moments),
+    )
+    task = asyncio.create_task(mirror.run())
+    await asyncio.wait_for(source.is_exhausted.wait(), 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    listed_at = cuts[0]
+    assert cuts.count(None) == 4
+    assert {cut for cut in cuts if cut is not None} == {listed_at}
