@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -82,3 +83,21 @@ async def test_without_an_answer_there_is_no_permission() -> None:
     cluster = FakeCluster(broken={"*": KubernetesUnavailable("gone", status=503)})
     with pytest.raises(KubernetesUnavailable):
         await Authorizer(cluster).may_read(HPA, metric="celery_demand", namespace="airflow")
+
+
+class Yes:
+    """Allows everything, and keeps nothing of what it was asked."""
+
+    async def subject_access_review(self, spec: Mapping[str, Any]) -> bool:
+        return True
+
+
+async def test_what_is_remembered_does_not_grow_with_what_is_asked_for() -> None:
+    """Anybody with a name may ask for thousands of metrics with names of a megabyte."""
+    authorizer = Authorizer(Yes())
+    tracemalloc.start()
+    for number in range(20):
+        await authorizer.may_read(HPA, metric=f"{number}" * 500_000, namespace="airflow")
+    remembered = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert remembered < 5_000_000
