@@ -5,6 +5,7 @@ Task arguments end here: Airflow's carry credentials, and nothing past this modu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,8 +110,16 @@ def _task(info: Mapping[str, Json]) -> Task:
     return Task(
         id=str(info["id"]),
         name=str(info["name"]),
-        started_at=None if started_at is None else float(started_at),
+        started_at=None if started_at is None else _finite(started_at),
     )
+
+
+def _finite(number: Json) -> float:
+    """JSON in Python knows NaN and Infinity, which sort nowhere."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
 
 
 def _list(reply: Json) -> list[Json]:
@@ -124,5 +133,5 @@ def _reading(what: str) -> Iterator[None]:
     """Turns whatever a strange reply causes into MalformedReply, which holds none of its content."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         raise MalformedReply(f"A worker's reply is not {what}.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,15 @@ def test_every_ok_is_an_acknowledgement(key: str) -> None:
 def test_an_error_is_no_acknowledgement(key: str) -> None:
     """A worker that did not understand has not obeyed."""
     assert not parse_acknowledgement(recorded("redis_prefork")[key][0][NODE])
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 10**400, "nan"])
+def test_numbers_that_are_none_are_malformed(number: Any) -> None:
+    """Python's JSON lets them through; they must neither end the connection nor get into a cost."""
+    with pytest.raises(MalformedReply):
+        parse_tasks([{"id": "1", "name": "a", "time_start": number}])
+    with pytest.raises(MalformedReply):
+        parse_stats({"pool": {"max-concurrency": number}, "pid": math.inf})
 
 
 @pytest.mark.parametrize("parse", PARSERS[:4])
