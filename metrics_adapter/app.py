@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -106,9 +106,11 @@ async def _collect(
     """Collect for the configuration in force; for another one, all of it begins anew."""
     while True:
         version, configuration = file.version, file.current
+        # Those of this configuration: by the time they are used, another one may be in force.
+        urls = file.broker_urls
         cache.follow(WorkloadKey(p.workload.kind, p.namespace, p.workload.name) for p in configuration.pools)
         await _first_sync(cache)
-        brokers = make_brokers(file.broker_url)
+        brokers = make_brokers(partial(_broker_url, urls))
         try:
             async with asyncio.TaskGroup() as group:
                 collecting = group.create_task(collector.collect(configuration, brokers))
@@ -116,6 +118,10 @@ async def _collect(
                 collecting.cancel()
         finally:
             await brokers.keep_only(())
+
+
+def _broker_url(urls: Mapping[tuple[str, str], str], pool: Pool) -> str:
+    return urls[pool.key]
 
 
 async def _first_sync(cache: WorkloadCache) -> None:

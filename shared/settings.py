@@ -126,6 +126,11 @@ class ConfigurationFile:
     def current(self) -> Configuration:
         return self._loaded.configuration
 
+    @property
+    def broker_urls(self) -> Mapping[tuple[str, str], str]:
+        """The brokers' URLs of the current configuration, with passwords, by Pool.key."""
+        return self._loaded.broker_urls
+
     def broker_url(self, pool: Pool) -> str:
         """The broker's URL of a pool of the current configuration, with its password."""
         return self._loaded.broker_urls[pool.key]
@@ -219,4 +224,6 @@ def _read(file: Path, *, path: str) -> str:
         message = f"{file} cannot be read: {error.strerror or error}"
     except UnicodeDecodeError:
         message = f"{file} is no UTF-8 text"
+    except ValueError:
+        message = "no file can have this name"
     raise ConfigurationError((Mistake(path=path, message=message),))

@@ -98,6 +98,12 @@ def test_every_secret_that_is_missing_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_secret_file_that_cannot_exist_is_a_mistake(tmp_path: Path) -> None:
+    """While it runs, too: no name in the file may end the process."""
+    (mistake,) = mistakes_of(tmp_path / "f", POOL.replace("BROKER", '{urlFrom: {file: "/a\\0b"}}'))
+    assert mistake == "pools[0].broker.urlFrom.file: no file can have this name"
+
+
 def test_a_secret_that_is_no_broker_url_is_not_repeated(tmp_path: Path) -> None:
     """It may be a password that was put into the wrong variable."""
     (mistake,) = mistakes_of(tmp_path / "f", FROM_ENVIRONMENT, environment={"BROKER_URL": "hunter2"})
@@ -148,6 +154,16 @@ def test_a_changed_secret_comes_into_force(tmp_path: Path) -> None:
     file.reload()
     assert file.version == 1
     assert file.broker_url(file.current.pools[0]) == "redis://:new@r/0"
+
+
+def test_broker_urls_that_were_taken_stay_as_they_were(tmp_path: Path) -> None:
+    """Whoever still works by the old configuration finds its pools, the new one may name others."""
+    file = file_at(tmp_path / "f", IN_PLACE)
+    (old,), urls = file.current.pools, file.broker_urls
+    (tmp_path / "f").write_text(IN_PLACE.replace("default", "other"))
+    file.reload()
+    assert old.key in urls
+    assert old.key not in file.broker_urls
 
 
 def test_a_broken_file_leaves_the_old_one_in_force_and_says_so(
