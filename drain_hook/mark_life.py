@@ -24,7 +24,7 @@ class Ending(StrEnum):
     FOREIGN = "Foreign"
     """Made for another workload, such as one of the same name that was deleted since."""
     SCALED_UP = "ScaledUp"
-    """The workload was changed since, and wants no fewer pods than before the round."""
+    """The workload was scaled since, and wants no fewer pods than before the round."""
     SPARED = "Spared"
     """The scale-down is done and Kubernetes deleted another pod in place of this one."""
     FORGOTTEN = "Forgotten"
@@ -32,7 +32,7 @@ class Ending(StrEnum):
 
 
 def record_of(
-    victim: Victim, plan: DrainPlan, *, scale_down: ScaleDown, workload: Workload, now: float
+    victim: Victim, plan: DrainPlan, *, scale_down: ScaleDown, state: WorkloadState, now: float
 ) -> Mark:
     """The record to write on a victim; what an earlier round wrote there is carried on."""
     pod, earlier = victim.pod, victim.pod.mark
@@ -41,11 +41,12 @@ def record_of(
         return replace(earlier, cost=victim.cost, foreign_cost=pod.foreign_cost)
     return Mark(
         round=plan.round,
-        workload_uid=workload.uid,
+        workload_uid=state.workload.uid,
         pod_uid=pod.uid,
         from_replicas=scale_down.from_replicas,
         to_replicas=scale_down.to_replicas,
-        generation=workload.generation,
+        generation=state.workload.generation,
+        replica_set_generation=_replica_set_generation(pod, state),
         since=earlier.since if earlier else plan.since,
         asked_at=now,
         queues=victim.queues,
@@ -77,19 +78,32 @@ def ending_of(pod: Pod, state: WorkloadState, *, now: float, ttl_s: float) -> En
     """Why the mark on this pod must be taken back now; None when it stays, or there is none."""
     if pod.is_terminating or not pod.has_mark_annotation:
         return None
-    return Ending.COPIED if pod.mark is None else _ending(pod.mark, state, now=now, ttl_s=ttl_s)
-
-
-def _ending(mark: Mark, state: WorkloadState, *, now: float, ttl_s: float) -> Ending | None:
-    workload = state.workload
-    if mark.workload_uid != workload.uid:
+    if pod.mark is None:
+        return Ending.COPIED
+    if pod.mark.workload_uid != state.workload.uid:
         return Ending.FOREIGN
-    if workload.generation <= mark.generation:
-        # Nothing has changed since (or our view of the workload is older than the mark, and will catch up).
-        return None if now - mark.asked_at <= ttl_s else Ending.FORGOTTEN
-    if workload.replicas >= mark.from_replicas:
+    if state.workload.replicas < pod.mark.from_replicas and state.workload.generation > pod.mark.generation:
+        return None if is_deletion_pending(state) else Ending.SPARED
+    if _was_scaled_up(pod, pod.mark, state):
         return Ending.SCALED_UP
-    return None if is_deletion_pending(state) else Ending.SPARED
+    return None if now - pod.mark.asked_at <= ttl_s else Ending.FORGOTTEN
+
+
+def _was_scaled_up(pod: Pod, mark: Mark, state: WorkloadState) -> bool:
+    """Beyond its old size, or back to it after it was lowered; a view older than the mark tells neither.
+
+    A Deployment that was only annotated since, by a person or a controller, still has its round.
+    """
+    if state.workload.generation <= mark.generation:
+        return False
+    return (
+        state.workload.replicas > mark.from_replicas
+        or _replica_set_generation(pod, state) > mark.replica_set_generation
+    )
+
+
+def _replica_set_generation(pod: Pod, state: WorkloadState) -> int:
+    return next((rs.generation for rs in state.replica_sets if rs.uid == pod.owner_uid), 0)
 
 
 def is_deletion_pending(state: WorkloadState) -> bool:

@@ -38,7 +38,7 @@ RENEW_EVERY_S = 4.0
 _WHY = {
     Ending.COPIED: "their drain record was copied from another pod, or cannot be read",
     Ending.FOREIGN: "they were drained for another workload",
-    Ending.SCALED_UP: "the workload was changed and wants no fewer pods any more",
+    Ending.SCALED_UP: "the workload was scaled up again, or further",
     Ending.SPARED: "the scale-down is done, and Kubernetes deleted other pods",
     Ending.FORGOTTEN: "nobody asked for their scale-down again",
 }

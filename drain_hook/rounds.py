@@ -277,9 +277,7 @@ class Round:
         return Cordon(self.pool, cluster=around.cluster, workers=self._workers, pace=around.pace)
 
     def _record(self, victim: Victim, plan: DrainPlan) -> Mark:
-        return record_of(
-            victim, plan, scale_down=self.scale_down, workload=self._picture.known.workload, now=self._now()
-        )
+        return record_of(victim, plan, scale_down=self.scale_down, state=self._picture.known, now=self._now())
 
     async def _write(self, marks: Iterable[tuple[Pod, Mark]]) -> set[str]:
         """Put records on pods and see what became of them; returns the uids of those still there."""

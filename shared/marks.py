@@ -25,7 +25,11 @@ class Mark:
     from_replicas: int
     to_replicas: int
     generation: int
-    """metadata.generation of the workload when the round was planned: a higher one means its spec changed."""
+    """metadata.generation of the workload when the round was planned. A higher one means that its spec was
+    changed, or an annotation: Kubernetes counts both for a Deployment."""
+    replica_set_generation: int
+    """metadata.generation of the pod's ReplicaSet then, which annotations do not raise: a higher one means
+    that the workload was scaled since, also when it has its old size again."""
     since: float
     """When draining began, seconds since the epoch."""
     asked_at: float

@@ -86,6 +86,7 @@ class ReplicaSet:
     max_replicas: int | None = None
     """The annotation deployment.kubernetes.io/max-replicas."""
     revision: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +178,7 @@ def replica_set_from(document: Document) -> ReplicaSet:
         desired_replicas=_integer(annotations.get("deployment.kubernetes.io/desired-replicas")),
         max_replicas=_integer(annotations.get("deployment.kubernetes.io/max-replicas")),
         revision=_integer(annotations.get("deployment.kubernetes.io/revision")) or 0,
+        generation=metadata.get("generation", 0),
     )
 
 

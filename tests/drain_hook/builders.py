@@ -48,7 +48,7 @@ def workload(**fields: Any) -> Workload:
 
 
 def replica_set(uid: str = REPLICA_SET_UID, replicas: int = 8, **fields: Any) -> ReplicaSet:
-    return ReplicaSet(name=uid, uid=uid, replicas=replicas, **fields)
+    return ReplicaSet(**{"name": uid, "uid": uid, "replicas": replicas, "generation": 2, **fields})
 
 
 def scale_down(from_replicas: int, to_replicas: int) -> ScaleDown:
@@ -98,6 +98,7 @@ def mark(name: str, from_replicas: int = 8, to_replicas: int = 6, **fields: Any)
             "from_replicas": from_replicas,
             "to_replicas": to_replicas,
             "generation": 3,
+            "replica_set_generation": 2,
             "since": NOW - 60,
             "asked_at": NOW - 15,
             "queues": ("default",),

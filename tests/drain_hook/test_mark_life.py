@@ -23,6 +23,7 @@ def state(
     observed: int | None = None,
     set_replicas: int | None = None,
     passed_on: int | None = None,
+    set_generation: int = 2,
 ) -> WorkloadState:
     """A workload whose controllers have caught up, unless a case says otherwise; marks are of its third."""
     of_set = replicas if set_replicas is None else set_replicas
@@ -33,7 +34,11 @@ def state(
             observed_generation=generation if observed is None else observed,
         ),
         replica_sets=(
-            replica_set(replicas=of_set, desired_replicas=of_set if passed_on is None else passed_on),
+            replica_set(
+                replicas=of_set,
+                desired_replicas=of_set if passed_on is None else passed_on,
+                generation=set_generation,
+            ),
         ),
         pods=tuple(map(pod, names(pods))),
     )
@@ -79,10 +84,23 @@ def test_a_survivor_of_a_finished_scale_down_was_mispredicted() -> None:
     assert ending(marked("w-0"), state(6, replicas=6, generation=4)) is Ending.SPARED
 
 
-@pytest.mark.parametrize("replicas", [8, 9, 20])
+@pytest.mark.parametrize("replicas", [9, 20])
 def test_a_workload_that_grows_takes_its_victims_back_at_once(replicas: int) -> None:
     victim = marked("w-0", asked_at=NOW)
     assert ending(victim, state(8, replicas=replicas, generation=4)) is Ending.SCALED_UP
+
+
+def test_a_workload_that_has_its_old_size_again_takes_its_victims_back_at_once() -> None:
+    """8 to 6 was allowed, and 6 to 8 came right after: the ReplicaSet has seen both."""
+    victim = marked("w-0", asked_at=NOW)
+    assert ending(victim, state(8, replicas=8, generation=5, set_generation=4)) is Ending.SCALED_UP
+
+
+def test_a_workload_that_was_annotated_still_has_its_round() -> None:
+    """Kubernetes raises a Deployment's generation for that too; its ReplicaSet's it does not."""
+    victim, annotated = marked("w-0", asked_at=NOW), state(8, generation=7)
+    assert ending(victim, annotated) is None
+    assert ending(victim, annotated, now=NOW + TTL_S + 1) is Ending.FORGOTTEN
 
 
 def test_marks_of_another_workload_end() -> None:
@@ -116,17 +134,25 @@ def test_surplus_pods_of_a_rollout_are_no_pending_deletion() -> None:
     replicas=st.integers(0, 12),
     generation=st.integers(1, 5),
     observed=st.integers(1, 5),
+    set_generation=st.integers(1, 4),
     pods=st.integers(0, 12),
     asked_s_ago=st.floats(0, 1000),
 )
 def test_no_mark_outlives_its_round(
-    replicas: int, generation: int, observed: int, pods: int, asked_s_ago: float
+    replicas: int, generation: int, observed: int, set_generation: int, pods: int, asked_s_ago: float
 ) -> None:
     """When nothing is pending and nobody asks, every mark ends, whatever happened."""
     victim = replace(pod("w-0"), mark=mark("w-0", asked_at=NOW - asked_s_ago), has_mark_annotation=True)
-    of = state(pods, replicas=replicas, generation=generation, observed=min(observed, generation))
+    of = state(
+        pods,
+        replicas=replicas,
+        generation=generation,
+        observed=min(observed, generation),
+        set_generation=set_generation,
+    )
     is_alive = ending(victim, of) is None
-    is_asked_for = generation <= 3 and asked_s_ago <= TTL_S
+    is_unscaled = generation <= 3 or (replicas == 8 and set_generation <= 2)
+    is_asked_for = is_unscaled and asked_s_ago <= TTL_S
     is_going = generation > 3 and replicas < 8 and is_deletion_pending(of)
     assert is_alive == (is_asked_for or is_going)
 

@@ -10,7 +10,7 @@ from drain_hook.admission import Verdict
 from drain_hook.mark_life import record_of
 from drain_hook.planner import decide, decide_dry_run
 from drain_hook.plans import DrainPlan
-from shared.pods import INT32_MIN, Pod
+from shared.pods import INT32_MIN, Pod, WorkloadState
 from shared.workers import Fleet, Task
 from tests.drain_hook.builders import (
     NOW,
@@ -341,7 +341,9 @@ def test_a_pod_whose_deletion_was_let_through_keeps_its_record() -> None:
     going = marked("w-0", generation=2)
     made = plan([going, *pods(7)[1:]], 5, from_replicas=6)
     records = [
-        record_of(v, made, scale_down=scale_down(6, 5), workload=workload(replicas=6), now=NOW)
+        record_of(
+            v, made, scale_down=scale_down(6, 5), state=WorkloadState(workload=workload(replicas=6)), now=NOW
+        )
         for v in made.victims
     ]
     assert [(v.pod.name, v.is_going) for v in made.victims] == [("w-0", True), ("w-1", False)]

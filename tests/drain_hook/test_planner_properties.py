@@ -50,6 +50,10 @@ class Scene:
     pool: Pool
     to_replicas: int
 
+    @property
+    def state(self) -> WorkloadState:
+        return WorkloadState(workload=self.workload, replica_sets=self.replica_sets, pods=self.pods)
+
     def plan(self, **changes: Any) -> DrainPlan:
         inputs: dict[str, Any] = {
             "scale_down": scale_down(self.workload.replicas, self.to_replicas),
@@ -198,9 +202,8 @@ def test_nobody_busy_leaves_while_somebody_idle_stays(scene: Scene) -> None:
 @given(scene=scenes(protected=False))
 def test_no_busy_worker_is_marked_while_kubernetes_picks_pods(scene: Scene) -> None:
     """It would pick that one, for an earlier scale-down; but for one that it is about to remove anyway."""
-    state = WorkloadState(workload=scene.workload, replica_sets=scene.replica_sets, pods=scene.pods)
     newly = [v for v in scene.plan().victims if v.pod.mark is None or v.pod.mark.generation == 3]
-    assert not is_deletion_pending(state) or not any(v.is_busy for v in newly)
+    assert not is_deletion_pending(scene.state) or not any(v.is_busy for v in newly)
 
 
 @given(scene=scenes())
@@ -245,8 +248,7 @@ def carried_out(scene: Scene, plan: DrainPlan, *, now: float = NOW) -> Scene:
     """The victims are marked, and marks that the plan does not use are given back."""
     request = scale_down(scene.workload.replicas, scene.to_replicas)
     records = {
-        v.pod.uid: record_of(v, plan, scale_down=request, workload=scene.workload, now=now)
-        for v in plan.victims
+        v.pod.uid: record_of(v, plan, scale_down=request, state=scene.state, now=now) for v in plan.victims
     }
     released = {p.uid for p in plan.releases}
 

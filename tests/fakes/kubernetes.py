@@ -355,6 +355,7 @@ class FakeCluster:
         )
         sets = [d for d in self._replica_sets.values() if controller_uid(d) == document["metadata"]["uid"]]
         if len(sets) == 1:
+            sets[0]["metadata"]["generation"] += sets[0]["spec"]["replicas"] != replicas
             sets[0]["spec"]["replicas"] = replicas
             sets[0]["metadata"]["annotations"]["deployment.kubernetes.io/desired-replicas"] = str(replicas)
 

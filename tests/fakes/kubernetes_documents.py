@@ -47,6 +47,7 @@ def replica_set_document(
             "name": name,
             "namespace": metadata["namespace"],
             "uid": _fresh_uid(name),
+            "generation": 1,
             "labels": dict(owner["spec"]["selector"]["matchLabels"]),
             "annotations": {
                 "deployment.kubernetes.io/revision": str(revision),

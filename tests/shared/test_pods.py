@@ -31,6 +31,7 @@ MARK = Mark(
     from_replicas=8,
     to_replicas=5,
     generation=3,
+    replica_set_generation=2,
     since=1.5,
     asked_at=2.0,
     queues=("default", "größe"),
