@@ -69,7 +69,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
 async def _on_the_cluster_of(kubeconfig: Path, directory: Path) -> AsyncIterator[Cluster]:
     access = read_kubeconfig(kubeconfig)
     async with (
-        broker() as broker_url,
+        broker(directory) as broker_url,
         ApiClient(access.url, tls=access.tls(), token=access.token, user_agent="scenarios") as kube,
     ):
         await grant_what_we_ship(kube)

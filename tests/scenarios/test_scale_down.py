@@ -52,6 +52,22 @@ async def test_a_drained_worker_takes_no_new_task(cluster: Cluster) -> None:
         await crew.all_finished_once()
 
 
+async def test_a_refused_round_outlives_annotations_of_the_deployment(cluster: Cluster) -> None:
+    """Kubernetes raises its generation for each; the victim goes on being drained since the start."""
+    async with cluster.crew("held", 2) as crew:
+        await crew.submit(8, 8)
+        async with crew.restless_deployment(every_s=0.5):
+            assert not (await crew.scale(1)).is_allowed
+            pods = await crew.until(
+                lambda pods: sum(p.has_mark_annotation for p in pods) == 1, "one pod is marked"
+            )
+            began = {(pod.name, pod.mark.since) for pod in pods if pod.mark is not None}
+            await crew.scale_until_allowed(1)
+            pods = await crew.pods()
+            assert {(pod.name, pod.mark.since) for pod in pods if pod.mark is not None} == began
+        await crew.all_finished_once()
+
+
 async def test_busy_victims_may_finish_in_their_grace_period(cluster: Cluster) -> None:
     """`whenBusy: proceed` allows at once; a task shorter than the grace period still ends."""
     async with cluster.crew("proceeds", 2) as crew:
