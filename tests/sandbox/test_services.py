@@ -1,5 +1,10 @@
 """Both services on the emulated control plane: registered while they run, and not a moment longer."""
 
+import asyncio
+import os
+import select
+import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NoBroker
 
 from deploy.sandbox import manifests
-from deploy.sandbox.cluster import broker, submit
+from deploy.sandbox.cluster import ROOT, broker, submit
 from deploy.sandbox.control_plane import ControlPlane, control_plane
 from deploy.sandbox.demo.story import SHORT
 from deploy.sandbox.errors import ApiError
@@ -18,6 +23,18 @@ from deploy.sandbox.resources import DEPLOYMENTS, RESOURCES, Document
 from deploy.sandbox.services import apply, services
 
 NOWHERE = "redis://127.0.0.1:1/0"
+STARTS_A_BROKER = """
+import asyncio, sys
+from pathlib import Path
+from deploy.sandbox.cluster import broker
+
+async def main():
+    async with broker(Path(sys.argv[1])) as url:
+        print(url, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
 REGISTRATIONS = [r for r in RESOURCES if r.kind in {"APIService", "ValidatingWebhookConfiguration"}]
 
 
@@ -100,12 +117,33 @@ async def test_what_the_api_server_refuses_is_told(plane: ControlPlane) -> None:
         )
 
 
-async def test_the_broker_is_there_until_the_end() -> None:
+async def test_the_broker_is_there_until_the_end(tmp_path: Path) -> None:
     """Every submitted task is a message of its own in the queue that was named."""
-    async with broker() as url:
+    async with broker(tmp_path) as url:
         ids = submit(url, [(SHORT, 0.1), (SHORT, 0.1)], queue="reports")
         async with Redis.from_url(url) as valkey:
             assert await valkey.llen("reports") == len(ids) == 2
     async with Redis.from_url(url) as valkey:
         with pytest.raises(NoBroker):
             await valkey.ping()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
+async def test_the_broker_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    """A demo that is killed with SIGKILL leaves no server behind."""
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STARTS_A_BROKER, str(tmp_path)),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert parent.stdout is not None
+    url = (await parent.stdout.readline()).decode().strip()
+    async with Redis.from_url(url) as valkey:
+        server = os.pidfd_open((await valkey.info("server"))["process_id"])
+    try:
+        parent.send_signal(signal.SIGKILL)
+        await parent.wait()
+        ended, _, _ = await asyncio.to_thread(select.select, [server], [], [], 20)
+        assert ended == [server]
+    finally:
+        os.close(server)
