@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import shutil
 import signal
 import sys
 import time
@@ -16,7 +15,9 @@ from redis.asyncio import Redis
 from rich.console import Console
 
 from deploy.sandbox import manifests
-from deploy.sandbox.cluster import Sandbox, sandbox
+from deploy.sandbox.cluster import ROOT, Sandbox, sandbox
+from deploy.sandbox.demo.directory import DirectoryTaken, emptied
+from deploy.sandbox.demo.hints import hints
 from deploy.sandbox.demo.observer import Observer
 from deploy.sandbox.demo.story import burst
 from deploy.sandbox.demo.summary import closing_sentence, summary_lines
@@ -40,8 +41,6 @@ BEHAVIOR = {
         "policies": [{"type": "Pods", "value": 3, "periodSeconds": 4}],
     },
 }
-MADE_HERE = ".made-by-the-demo"
-"""A file in the directories that the demo may empty."""
 TASKS, SHORT_S, PROTECTED_S = 150, 1.5, 45.0
 IDLE_S, QUIET_S, LIMIT_S = 3.0, 3.0, 150.0
 
@@ -51,13 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     console = Console()
-    directory = Path(options.directory)
-    if not _is_emptied(directory):
-        parser.error(f"{directory} holds files that no demo made; name another --directory, or an empty one.")
     try:
-        return asyncio.run(
-            _play(console, directory.resolve(), with_hook=options.with_hook, keep=options.keep)
-        )
+        with emptied(Path(options.directory)) as directory:
+            return asyncio.run(_play(console, directory, with_hook=options.with_hook, keep=options.keep))
+    except DirectoryTaken as error:
+        parser.error(str(error))
     except ServiceFailed as error:
         console.print(
             f"The sandbox could not be started. {error}", style="red", highlight=False, markup=False
@@ -87,17 +84,6 @@ def _parser() -> argparse.ArgumentParser:
         help="logs, kubeconfig and picture (default: %(default)s)",
     )
     return parser
-
-
-def _is_emptied(directory: Path) -> bool:
-    """Make it, or remove what an earlier demo left in it; False when something else is there."""
-    if (directory / MADE_HERE).exists():
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()):
-        return False
-    (directory / MADE_HERE).touch()
-    return True
 
 
 async def _play(console: Console, directory: Path, *, with_hook: bool, keep: bool) -> int:
@@ -202,27 +188,21 @@ def _conclude(console: Console, observer: Observer, directory: Path, *, with_hoo
     for line in summary_lines(outcome, observer.rounds, with_hook=with_hook):
         console.print(line, highlight=False)
     console.print()
-    console.print(closing_sentence(outcome, with_hook=with_hook), highlight=False)
+    console.print(closing_sentence(outcome, with_hook=with_hook), highlight=False, soft_wrap=True)
     console.print(f"Timeline: {picture}", highlight=False, soft_wrap=True)
     return 1 if outcome.killed or outcome.lost else 0
 
 
 async def _stay(console: Console, cluster: Sandbox) -> None:
     """Until the user has seen enough."""
-    value = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{manifests.NAMESPACE}/celery_load_factor"
-    for line in (
-        "",
-        "The sandbox goes on running; stop it with Ctrl-C. In another terminal:",
-        "",
-        f"  export KUBECONFIG={cluster.kubeconfig}",
-        "  kubectl get deploy,hpa,pods",
-        "  kubectl scale deploy/worker --replicas=3",
-        f'  kubectl get --raw "{value}?labelSelector=pool%3Ddefault"',
-        "  kubectl annotate deploy/worker celery-hpa.io/bypass=true",
-        "  kubectl describe pod -l app=worker",
-        "",
-        f"  Logs: {cluster.directory}/*.log, workers: {cluster.directory}/pods/",
-    ):
+    lines = hints(
+        kubeconfig=cluster.kubeconfig,
+        directory=cluster.directory,
+        broker_url=cluster.broker_url,
+        python=sys.executable,
+        root=ROOT,
+    )
+    for line in ("", *lines):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -39,7 +39,8 @@ def closing_sentence(outcome: Outcome, *, with_hook: bool) -> str:
         if with_hook
         else " That is what a plain HPA does; run `make demo` to see the same tasks with the hook."
     )
-    return f"{outcome.killed} tasks were killed and {outcome.lost} never finished.{how}"
+    killed = "1 task was killed" if outcome.killed == 1 else f"{outcome.killed} tasks were killed"
+    return f"{killed} and {outcome.lost} never finished.{how}"
 
 
 def _longest(rounds: tuple[RoundMark, ...]) -> float:

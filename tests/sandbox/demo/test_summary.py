@@ -46,3 +46,8 @@ def test_the_end_without_the_hook_says_what_to_compare_it_with() -> None:
 
 def test_a_task_that_was_lost_and_not_killed_is_not_passed_over() -> None:
     assert "1 never finished" in closing_sentence(outcome(lost=1), with_hook=True)
+
+
+def test_one_task_is_spoken_of_as_one() -> None:
+    sentence = closing_sentence(outcome(killed=1, lost=1), with_hook=True)
+    assert sentence == "1 task was killed and 1 never finished."
