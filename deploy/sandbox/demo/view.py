@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -118,11 +118,17 @@ def _number(load: float | None) -> str:
 
 def _workers(scene: Scene) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("worker", "state", "running"):
-        table.add_column(heading, no_wrap=True)
+    # On a narrow terminal tasks are cut: only the end of a pod's name tells it from the others.
+    table.add_column("worker", no_wrap=True, min_width=_longest(row.pod for row in scene.workers))
+    table.add_column("state", no_wrap=True, min_width=_longest(row.state for row in scene.workers))
+    table.add_column("running", no_wrap=True)
     for row in scene.workers:
         table.add_row(Text(row.pod), Text(row.state, style=STYLES[row.state]), _tasks(row))
     return table
+
+
+def _longest(words: Iterable[str]) -> int:
+    return max(map(len, words), default=0)
 
 
 def _tasks(row: WorkerRow) -> Text:

@@ -17,8 +17,8 @@ def row(pod: str = "w-0", state: str = "idle", *tasks: tuple[str, float]) -> Wor
     return WorkerRow(pod=pod, state=state, tasks=tasks)
 
 
-def console(*, terminal: bool = False) -> Console:
-    return Console(file=StringIO(), force_terminal=terminal, width=160, height=50, color_system=None)
+def console(*, terminal: bool = False, width: int = 160) -> Console:
+    return Console(file=StringIO(), force_terminal=terminal, width=width, height=50, color_system=None)
 
 
 def printed(on: Console) -> str:
@@ -34,8 +34,8 @@ def lines_of(*scenes: Scene) -> list[str]:
     return printed(on).splitlines()
 
 
-def screen(shown: Scene) -> str:
-    on = console()
+def screen(shown: Scene, *, width: int = 160) -> str:
+    on = console(width=width)
     on.print(render(shown))
     return printed(on)
 
@@ -83,6 +83,15 @@ def test_the_screen_shows_each_worker_with_its_tasks(state: str) -> None:
     (line,) = [line for line in text.splitlines() if "worker-x7" in line]
     assert state in line
     assert "orders.import 3 s  reports.render 40 s" in line
+
+
+def test_a_narrow_terminal_cuts_tasks_and_no_names() -> None:
+    """Only the end of a pod's name tells it from the others."""
+    pod = "worker-7scc29nnlx-l4rq9"
+    shown = screen(
+        scene(row(pod, "terminating", ("reports.render", 10), ("billing.close_month", 6))), width=80
+    )
+    assert f"{pod}  terminating  reports.render 10 s" in shown
 
 
 def test_the_screen_shows_the_last_verdicts() -> None:
