@@ -58,7 +58,7 @@ async def run_hook(
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker.
 
-    Raises ConfigurationError, CertificateError, KubernetesError and OSError when it cannot begin.
+    Raises ConfigurationError, CertificateError and KubernetesError when it cannot begin.
     """
     registry = CollectorRegistry()
     file = ConfigurationFile(settings.config, registry=registry)

@@ -40,7 +40,7 @@ async def run_adapter(
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker.
 
-    Raises ConfigurationError, CertificateError, KubernetesError and OSError when it cannot begin.
+    Raises ConfigurationError, CertificateError and KubernetesError when it cannot begin.
     """
     registry = CollectorRegistry()
     file = ConfigurationFile(settings.config, registry=registry)

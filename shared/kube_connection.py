@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -130,12 +131,19 @@ class KubeConnection:
 async def _load(configuration: Configuration, kubeconfig: str | None, context: str | None) -> Any:
     if kubeconfig is None:
         return kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # as above
+    _require(Path(kubeconfig))
     return await kube_config.load_kube_config(  # type: ignore[no-untyped-call]  # as above
         config_file=kubeconfig,
         context=context,
         client_configuration=configuration,
         persist_config=False,
     )
+
+
+def _require(kubeconfig: Path) -> None:
+    """The package takes a missing file for an empty one, and complains about what that lacks."""
+    if not kubeconfig.expanduser().exists():
+        raise FileNotFoundError("there is no such file")
 
 
 def _unusable(kubeconfig: str | None, error: Exception) -> Mistake:

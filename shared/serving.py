@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from shared.errors import CeleryHpaError, ConfigurationError
+from shared.errors import CeleryHpaError, ConfigurationError, Mistake
 from shared.settings import Settings
 from shared.tls import ClientCa, ReloadingTls
 
@@ -53,7 +53,8 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; then take no more, finish what is in flight and close.
 
-    `app` gets /healthz, /livez and /readyz. Raises CertificateError and OSError (a port is taken).
+    `app` gets /healthz, /livez and /readyz. Raises CertificateError, and ConfigurationError when a
+    port is taken.
     """
     if settings.tls_cert_file is None or settings.tls_private_key_file is None:
         raise CeleryHpaError("There is no certificate to serve with.")
@@ -66,8 +67,10 @@ async def serve(
     check = _unless(stopping, health)
     app.add_routes(health_routes(check))
     async with (
-        _listening(telemetry_app(registry, check), settings.host, settings.telemetry_port) as telemetry_port,
-        _listening(app, settings.host, settings.port, tls=tls) as port,
+        _listening(
+            telemetry_app(registry, check), settings.host, settings.telemetry_port, option="--telemetry-port"
+        ) as telemetry_port,
+        _listening(app, settings.host, settings.port, option="--port", tls=tls) as port,
     ):
         with _stopped_by_signals(stopping):
             print(
@@ -137,9 +140,12 @@ def _single(error: Exception) -> Exception:
 
 @asynccontextmanager
 async def _listening(
-    app: web.Application, host: str, port: int, *, tls: ReloadingTls | None = None
+    app: web.Application, host: str, port: int, *, option: str, tls: ReloadingTls | None = None
 ) -> AsyncIterator[int]:
-    """The port it listens on; at the end requests in flight finish and idle connections are closed."""
+    """The port it listens on; at the end requests in flight finish and idle connections are closed.
+
+    Raises ConfigurationError about `option` when it cannot listen.
+    """
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -152,7 +158,11 @@ async def _listening(
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, ssl_context=tls.context if tls else None)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            message = f"{host}:{port} cannot be listened on ({error.strerror}); name another port, or --host"
+            raise ConfigurationError((Mistake(path=option, message=message),)) from error
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

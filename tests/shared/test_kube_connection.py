@@ -201,7 +201,7 @@ async def watched(kube: KubeClient) -> list[WatchEvent]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (None, "cannot be used"),
+        (None, "there is no such file"),
         ("a: [", "cannot be used"),
         ("{}", "cannot be used"),
         ("just text", "cannot be used"),

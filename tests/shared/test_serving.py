@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +28,8 @@ class Service:
     """A service on free ports, with a handler that the test holds back."""
 
     directory: Path
+    port: int = 0
+    telemetry_port: int = 0
     health: Health = field(default_factory=Health)
     client_ca: Callable[[], str] | None = None
     entered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -61,8 +64,8 @@ class Service:
         settings = Settings(
             config=Path("none"),
             host="127.0.0.1",
-            port=0,
-            telemetry_port=0,
+            port=self.port,
+            telemetry_port=self.telemetry_port,
             tls_cert_file=self.files["certificate_file"],
             tls_private_key_file=self.files["key_file"],
         )
@@ -268,6 +271,17 @@ async def test_files_that_cannot_be_served_with_are_told_at_start(service: Servi
     service.files["key_file"].write_bytes(make_ca("x").key_pem)
     with pytest.raises(CertificateError, match="cannot be used together"):
         await service.serve()
+
+
+@pytest.mark.parametrize(("field", "option"), [("port", "--port"), ("telemetry_port", "--telemetry-port")])
+async def test_a_port_that_is_taken_is_told_with_its_option(
+    service: Service, field: str, option: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        setattr(service, field, other.getsockname()[1])
+        with pytest.raises(ConfigurationError, match=f"{option}: .*in use.*name another") as caught:
+            await service.serve()
+    assert len(caught.value.mistakes) == 1
 
 
 def test_mistakes_are_printed_one_a_line_and_the_exit_code_is_2(capsys: pytest.CaptureFixture[str]) -> None:
