@@ -28,6 +28,7 @@ class Watch:
     bookmarks: bool
     initial_events: bool
     render: Callable[[Document], Document] | None = None
+    bookmark_every_s: float = BOOKMARK_INTERVAL_S
 
     def covers(self, document: Document) -> bool:
         """Whether an object is within what is watched."""
@@ -83,18 +84,28 @@ def _beginning(store: ObjectStore, watch: Watch) -> str:
 
 
 async def _following(store: ObjectStore, watch: Watch, queue: asyncio.Queue[Change]) -> AsyncIterator[str]:
-    deadline = time.monotonic() + watch.timeout_s
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            async with asyncio.timeout(min(left, BOOKMARK_INTERVAL_S)):
-                changes = [await queue.get()]
-        except TimeoutError:
-            if watch.bookmarks:
-                yield _bookmark(store, watch)
-            continue
-        while not queue.empty():
-            changes.append(queue.get_nowait())
-        yield _lines(watch, changes)
+    now = time.monotonic
+    deadline, bookmark_at = now() + watch.timeout_s, now() + watch.bookmark_every_s
+    while now() < deadline:
+        changes = await _changes(queue, within_s=min(deadline, bookmark_at) - now())
+        lines = _lines(watch, changes)
+        # Changes of others do not put it off: a client that hears nothing takes the watch for dead.
+        if not changes or now() >= bookmark_at:
+            bookmark_at = now() + watch.bookmark_every_s
+            lines += _bookmark(store, watch) if watch.bookmarks else ""
+        yield lines
+
+
+async def _changes(queue: asyncio.Queue[Change], *, within_s: float) -> list[Change]:
+    """Those that are there, or else the first ones that come in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            changes = [await queue.get()]
+    except TimeoutError:
+        return []
+    while not queue.empty():
+        changes.append(queue.get_nowait())
+    return changes
 
 
 def _lines(watch: Watch, changes: list[Change]) -> str:

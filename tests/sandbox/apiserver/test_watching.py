@@ -3,13 +3,14 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import StreamReader
 
 from deploy.sandbox.apiserver.selection import parse_selection
 from deploy.sandbox.apiserver.server import ApiServer
-from deploy.sandbox.apiserver.store import ObjectStore
+from deploy.sandbox.apiserver.store import Key, ObjectStore
 from deploy.sandbox.apiserver.watching import events, parse_watch
 from deploy.sandbox.resources import PODS as PODS_RESOURCE
 from tests.sandbox.apiserver.documents import PODS, pod
@@ -136,3 +137,20 @@ async def test_a_watcher_who_left_is_forgotten() -> None:
     assert len(store.history(PODS_RESOURCE).watchers) == 1
     await following.aclose()
     assert not store.history(PODS_RESOURCE).watchers
+
+
+async def test_changes_of_others_put_off_no_bookmark() -> None:
+    """A watch of one quiet object among busy ones: its client would take it for dead."""
+    store, everything = ObjectStore(), parse_selection(PODS_RESOURCE, {})
+    watch = parse_watch(PODS_RESOURCE, "default", "quiet", everything, {"allowWatchBookmarks": "true"})
+    following = events(store, replace(watch, bookmark_every_s=0.05))
+    await anext(following)
+    busy = pod("busy")
+    lines = ""
+    while not lines:
+        busy = store.put(Key(PODS_RESOURCE, "default", "busy"), busy)
+        lines = await anext(following)
+    await following.aclose()
+    bookmark = json.loads(lines)
+    assert bookmark["type"] == "BOOKMARK"
+    assert bookmark["object"]["metadata"]["resourceVersion"] == str(store.resource_version)
