@@ -56,6 +56,9 @@ def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
 
 def _inline(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    if not text.isprintable():
+        # A user's name is whatever a review says; escape sequences would reach the terminal.
+        return json.dumps(text)
     return json.dumps(text, ensure_ascii=False) if any(c.isspace() or c == '"' for c in text) else text
 
 

@@ -80,3 +80,10 @@ def test_libraries_do_not_chatter() -> None:
     log.debug("Ours.")
     assert "payload" not in stream.getvalue()
     assert "Ours." in stream.getvalue()
+
+
+def test_text_passes_no_control_characters_of_fields_on() -> None:
+    """Whoever names himself with an escape sequence must not colour somebody's terminal."""
+    stream = lines("text")
+    log.info("Asked.", extra={"user": "a\x1b[31m\x9b", "plain": "ä"})
+    assert stream.getvalue().endswith(': Asked. user="a\\u001b[31m\\u009b" plain=ä\n')
