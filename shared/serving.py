@@ -161,7 +161,8 @@ async def _listening(
         try:
             await site.start()
         except OSError as error:
-            message = f"{host}:{port} cannot be listened on ({error.strerror}); name another port, or --host"
+            reason = str(error.strerror).rpartition(": ")[2]  # asyncio names the address again
+            message = f"{host}:{port} cannot be listened on ({reason}); name another port, or --host"
             raise ConfigurationError((Mistake(path=option, message=message),)) from error
         yield runner.addresses[0][1]
     finally:
