@@ -66,6 +66,7 @@ def mark(pod_uid: str) -> Mark:
         from_replicas=2,
         to_replicas=1,
         generation=1,
+        replica_set_generation=1,
         since=NOW,
         asked_at=NOW,
         queues=("default",),
