@@ -31,8 +31,8 @@ async def check(backends: Backends, service: Document) -> Availability:
     questions = [asyncio.ensure_future(_ask(backends, service)) for _ in range(PARALLEL_CHECKS)]
     problem = ""
     try:
-        for question in asyncio.as_completed(questions):
-            problem = await question
+        for answer in asyncio.as_completed(questions):
+            problem = await answer
             if not problem:
                 return Availability(available=True, reason="Passed", message="all checks passed")
     finally:
