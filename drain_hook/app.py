@@ -27,7 +27,7 @@ from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
 from shared.kube_client import KubeClient
 from shared.leases import Lease
-from shared.pools import Configuration
+from shared.pools import Configuration, Pool
 from shared.self_managed import own_namespace, with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
@@ -172,11 +172,26 @@ class Hook:
 
     async def _adopt(self) -> None:
         """Follow the workloads, and keep to the brokers, of the configuration that comes into force."""
-        version = self._file.version
+        version, former = self._file.version, self._doors()
         while True:
             version = await self._file.wait_changed(version)
             self._follow()
+            for pool, workers in former:
+                if not self._is_ours(pool):
+                    await self._reconciler.dismiss(pool, workers)
             await self._brokers.keep_only(self._configuration().pools)
+            former = self._doors()
+
+    def _is_ours(self, pool: Pool) -> bool:
+        workload = pool.workload
+        pool_now = self._configuration().pool_of(
+            kind=workload.kind, namespace=pool.namespace, name=workload.name
+        )
+        return pool_now is not None
+
+    def _doors(self) -> list[tuple[Pool, Control]]:
+        """How each pool's workers are reached now: the address of one that is removed cannot be looked up."""
+        return [(pool, self._brokers.control_of(pool)) for pool in self._configuration().pools]
 
 
 @asynccontextmanager

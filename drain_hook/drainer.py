@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 MOST_ROUNDS = 16
 """Rounds in flight; beyond that reviews are refused at once."""
+MOST_OF_ONE_WORKLOAD = 4
+"""Of these, waiting ones included: callers who ask again and again must not keep other workloads waiting."""
 LOCK_WAIT_S = 2.0
 """For the round before, which may just be ending; the HPA and kubectl should not meet often."""
 TIDY_FIRST_S = 0.5
@@ -49,7 +51,8 @@ class Drainer:
         self._locks = locks
         self._announcer = announcer
         self._most_rounds = most_rounds
-        self._rounds: set[asyncio.Task[None]] = set()
+        self._rounds: dict[asyncio.Task[None], tuple[str, str]] = {}
+        """With the key of the pool."""
 
     async def review(self, review: Review, *, deadline: float) -> Verdict:
         """The verdict, at `deadline` (by the event loop's clock) at the latest; raises nothing."""
@@ -64,10 +67,7 @@ class Drainer:
         round_ = Round(
             scale_down, pool, self._around, ttl_s=configuration.round_ttl, deadline=deadline - reserve_s
         )
-        if len(self._rounds) < self._most_rounds:
-            verdict = await self._answer(round_, deadline=deadline)
-        else:
-            verdict = full(self._most_rounds)
+        verdict = self._no_room(round_) or await self._answer(round_, deadline=deadline)
         self._announcer.verdict(verdict, round_, seconds=time.monotonic() - started)
         return verdict
 
@@ -75,6 +75,14 @@ class Drainer:
         """Wait until every round has ended."""
         while self._rounds:
             await asyncio.wait(self._rounds)
+
+    def _no_room(self, round_: Round) -> Verdict | None:
+        """A refusal at once rather than a wait that holds up the API server's other callers."""
+        if len(self._rounds) >= self._most_rounds:
+            return full(self._most_rounds)
+        if list(self._rounds.values()).count(round_.pool.key) >= MOST_OF_ONE_WORKLOAD:
+            return locked(round_.scale_down, "several reviews of it are waiting here already")
+        return None
 
     async def _answer(self, round_: Round, *, deadline: float) -> Verdict:
         """Start a round, and wait for its verdict as long as there is time."""
@@ -86,8 +94,8 @@ class Drainer:
 
     def _start(self, round_: Round, answer: asyncio.Future[Verdict]) -> None:
         task = asyncio.create_task(self._conduct(round_, answer))
-        self._rounds.add(task)
-        task.add_done_callback(self._rounds.discard)
+        self._rounds[task] = round_.pool.key
+        task.add_done_callback(self._rounds.pop)
 
     async def _conduct(self, round_: Round, answer: asyncio.Future[Verdict]) -> None:
         """A round to its end, which comes after the answer when there is something to undo."""

@@ -15,6 +15,9 @@ from drain_hook.plans import DrainPlan, Victim
 from shared.marks import Mark
 from shared.pods import Pod, ReplicaSet, Workload, WorkloadState
 
+MOST_SKEW_S = 300.0
+"""How far the clock of whoever wrote a mark may be ahead; an edited record must not live for ever."""
+
 
 class Ending(StrEnum):
     """Why a mark is taken back."""
@@ -29,6 +32,8 @@ class Ending(StrEnum):
     """The scale-down is done and Kubernetes deleted another pod in place of this one."""
     FORGOTTEN = "Forgotten"
     """Refused, and no review has asked for it again in time."""
+    DISMISSED = "Dismissed"
+    """The configuration does not name its pool any more."""
 
 
 def record_of(
@@ -86,7 +91,7 @@ def ending_of(pod: Pod, state: WorkloadState, *, now: float, ttl_s: float) -> En
         return None if is_deletion_pending(state) else Ending.SPARED
     if _was_scaled_up(pod, pod.mark, state):
         return Ending.SCALED_UP
-    return None if now - pod.mark.asked_at <= ttl_s else Ending.FORGOTTEN
+    return None if -MOST_SKEW_S <= now - pod.mark.asked_at <= ttl_s else Ending.FORGOTTEN
 
 
 def _was_scaled_up(pod: Pod, mark: Mark, state: WorkloadState) -> bool:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from drain_hook.announcements import Announcer
 from drain_hook.chores import Chores, Deviation, Fault, chores_of
-from drain_hook.cordon import Cordon
+from drain_hook.cordon import Cordon, Workers
 from drain_hook.mark_life import Ending
 from drain_hook.reconciler_memory import Patience, Suspects
 from drain_hook.round_locks import RoundLocks, WorkloadLocked
@@ -32,6 +32,8 @@ PERIOD_S = 3.0
 """Between two passes when nothing changes."""
 PAUSE_S = 0.1
 """Between two passes in any case: changes come in swarms."""
+DISMISSAL_S = 30.0
+"""For rounds of a pool that is not ours any more; they end within the time-out of a review."""
 LEADER_LEASE_S = 15
 RENEW_EVERY_S = 4.0
 
@@ -41,6 +43,7 @@ _WHY = {
     Ending.SCALED_UP: "the workload was scaled up again, or further",
     Ending.SPARED: "the scale-down is done, and Kubernetes deleted other pods",
     Ending.FORGOTTEN: "nobody asked for their scale-down again",
+    Ending.DISMISSED: "their pool is not in the configuration any more",
 }
 
 
@@ -105,6 +108,22 @@ class Reconciler:
             except Exception:
                 log.exception("Pool %s/%s could not be looked after.", pool.namespace, pool.name)
 
+    async def dismiss(self, pool: Pool, workers: Workers) -> None:
+        """Give everything back in a pool that the configuration does not name any more."""
+        try:
+            with suppress(NotFound):
+                async with self._locks.hold(pool, wait_s=DISMISSAL_S):
+                    state = await self._around.cluster.workload_state(**_name(pool))
+                    marked = [pod for pod in state.pods if pod.has_mark_annotation]
+                    await self._release(pool, state, Ending.DISMISSED, marked, workers=workers)
+        except (WorkloadLocked, BrokerUnavailable, KubernetesError) as error:
+            log.warning(
+                "Pool %s/%s is not ours any more, and what was being drained there was not given back: %s "
+                "Name it again for a minute, with drain.enabled: false.",
+                *pool.key,
+                error,
+            )
+
     async def _leads(self) -> bool:
         now = asyncio.get_running_loop().time()
         if now - self._asked_at >= RENEW_EVERY_S:
@@ -148,11 +167,19 @@ class Reconciler:
                 await self._release(pool, state, ending, self._due(pool, pods))
             await self._mend(pool, [d for d in chores.deviations if d.node in drifted])
 
-    async def _release(self, pool: Pool, state: WorkloadState, ending: Ending, pods: Collection[Pod]) -> None:
+    async def _release(
+        self,
+        pool: Pool,
+        state: WorkloadState,
+        ending: Ending,
+        pods: Collection[Pod],
+        *,
+        workers: Workers | None = None,
+    ) -> None:
         for pod in pods:
             # Until it has succeeded: an error of the broker or of Kubernetes must not be tried at every pass.
             self._patience[pool.key].failed(pod.uid, now=self._now())
-        free = await self._cordon(pool).release(pods)
+        free = await self._cordon(pool, workers).release(pods)
         self._patience[pool.key].forget({pod.uid for pod in free})
         if not free:
             return
@@ -200,9 +227,10 @@ class Reconciler:
     def _now(self) -> float:
         return self._around.warm.now()
 
-    def _cordon(self, pool: Pool) -> Cordon:
+    def _cordon(self, pool: Pool, workers: Workers | None = None) -> Cordon:
         around = self._around
-        return Cordon(pool, cluster=around.cluster, workers=around.workers(pool), pace=around.pace)
+        workers = around.workers(pool) if workers is None else workers
+        return Cordon(pool, cluster=around.cluster, workers=workers, pace=around.pace)
 
     def _tell(self, pool: Pool, error: CeleryHpaError) -> None:
         """Each problem once, not at every pass."""

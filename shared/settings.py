@@ -13,7 +13,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge
 
 from shared.configuration_values import broker_url_mistake
-from shared.errors import ConfigurationError, Mistake
+from shared.errors import BrokerUnavailable, ConfigurationError, Mistake
 from shared.logs import LogFormat
 from shared.pools import Broker, Configuration, Pool, SecretSource, parse_configuration
 
@@ -132,7 +132,12 @@ class ConfigurationFile:
         return self._loaded.broker_urls
 
     def broker_url(self, pool: Pool) -> str:
-        """The broker's URL of a pool of the current configuration, with its password."""
+        """The broker's URL of a pool of the current configuration, with its password.
+
+        Raises BrokerUnavailable for one that was removed in the meantime.
+        """
+        if pool.key not in self._loaded.broker_urls:
+            raise BrokerUnavailable(f"Pool {pool.namespace}/{pool.name} is not in {self._path} any more.")
         return self._loaded.broker_urls[pool.key]
 
     async def wait_changed(self, version: int) -> int:

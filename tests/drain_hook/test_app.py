@@ -178,6 +178,16 @@ async def test_a_scale_up_takes_it_all_back(lab: Lab) -> None:
     assert all(worker.queues for worker in lab.celery.workers.values())
 
 
+async def test_a_pool_that_is_removed_gets_everything_back(lab: Lab) -> None:
+    """Nobody would ever look at its pods again."""
+    async with lab.hook():
+        assert (await lab.scale(0))["code"] == 403
+        assert await lab.marked() == {"worker-0", "worker-1", "worker-2"}
+        lab.config_file.write_text(config().replace("worker", "another"))
+        await eventually(lab.marked, lambda marked: marked == set())
+    assert all(worker.queues == {"default"} for worker in lab.celery.workers.values())
+
+
 async def test_telemetry_shows_verdicts_and_no_secrets(lab: Lab) -> None:
     async with lab.hook():
         await lab.scale(1)

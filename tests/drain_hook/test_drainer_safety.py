@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from drain_hook.admission import Review
+from drain_hook.drainer import MOST_OF_ONE_WORKLOAD
 from drain_hook.round_locks import LEASE_DURATION_S
 from shared.errors import BrokerUnavailable, KubernetesUnavailable
 from shared.leases import Lease
@@ -157,6 +158,17 @@ async def test_too_many_rounds_are_refused_at_once() -> None:
     assert scene.sample("drain_hook_verdicts_total", **labels) == 1
     cluster.may_go_on.set()
     assert (await first).allowed
+
+
+async def test_one_workload_does_not_take_all_places() -> None:
+    """Somebody who asks again and again is refused; there is room for other workloads."""
+    scene, cluster = slow_stage(1)
+    asking = [asyncio.create_task(scene.ask(1, 0, tidy=False)) for _ in range(MOST_OF_ONE_WORKLOAD + 1)]
+    await until(cluster.was_asked)
+    verdict = await asking[-1]
+    assert (verdict.reason, verdict.code) == ("Locked", 429)
+    cluster.may_go_on.set()
+    assert all(answer.allowed for answer in await asyncio.gather(*asking[:-1]))
 
 
 # Failures

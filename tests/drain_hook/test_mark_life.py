@@ -54,6 +54,12 @@ def test_a_refused_round_lives_as_long_as_it_is_asked_for() -> None:
     assert ending(victim, state(), now=NOW + TTL_S + 1) is Ending.FORGOTTEN
 
 
+def test_a_record_from_the_far_future_is_not_believed() -> None:
+    """A clock may be ahead by some minutes; a record that somebody edited must not live for ever."""
+    assert ending(marked("w-0", asked_at=NOW + 60), state()) is None
+    assert ending(marked("w-0", asked_at=NOW + 1e9), state()) is Ending.FORGOTTEN
+
+
 def test_an_unmarked_pod_has_nothing_to_end() -> None:
     assert ending(pod("w-0"), state()) is None
 
