@@ -129,6 +129,7 @@ def _fields(verdict: Verdict, round_: Round, *, seconds: float) -> dict[str, obj
         fields |= {
             "round": plan.round,
             "is_adopted": plan.adopts,
+            "possible_replicas": plan.refusal.possible_replicas if plan.refusal else None,
             "victims": [victim.pod.name for victim in plan.victims],
             "forced": [victim.pod.name for victim in plan.victims if victim.is_forced],
             "busy": [victim.pod.name for victim in plan.busy],

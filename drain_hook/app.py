@@ -31,7 +31,7 @@ from shared.pools import Configuration, Pool
 from shared.self_managed import own_namespace, with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
-from shared.workload_cache import WorkloadCache, WorkloadKey
+from shared.workload_cache import WorkloadCache
 
 log = logging.getLogger(__name__)
 
@@ -154,10 +154,7 @@ class Hook:
         return Health(details=tuple(filter(None, (self._file.problem, lists))))
 
     def _follow(self) -> None:
-        self._cache.follow(
-            WorkloadKey(pool.workload.kind, pool.namespace, pool.workload.name)
-            for pool in self._configuration().pools
-        )
+        self._cache.follow(pool.workload_key for pool in self._configuration().pools)
 
     async def _sync(self) -> None:
         try:
@@ -183,11 +180,7 @@ class Hook:
             former = self._doors()
 
     def _is_ours(self, pool: Pool) -> bool:
-        workload = pool.workload
-        pool_now = self._configuration().pool_of(
-            kind=workload.kind, namespace=pool.namespace, name=workload.name
-        )
-        return pool_now is not None
+        return self._configuration().pool_of(**pool.workload_key._asdict()) is not None
 
     def _doors(self) -> list[tuple[Pool, Control]]:
         """How each pool's workers are reached now: the address of one that is removed cannot be looked up."""

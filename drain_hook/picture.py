@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from drain_hook.warm_fleet import WarmFleet, WorkloadStates, answering_nodes
+from drain_hook.warm_fleet import WarmFleet, WorkloadStates
 from shared.errors import NotFound
-from shared.pods import Pod, Workload, WorkloadState
+from shared.pods import Pod, Workload, WorkloadState, answering_nodes
 from shared.pools import Pool
 from shared.workers import Fleet
 
@@ -38,7 +38,7 @@ class Picture:
         """None before the first look, and when there is no such workload."""
         self.fleet = Fleet()
         self._pool = pool
-        self._name = {"kind": pool.workload.kind, "namespace": pool.namespace, "name": pool.workload.name}
+        self._name = pool.workload_key._asdict()
         self._cluster = cluster
         self._cache = cache
         self._warm = warm
@@ -67,7 +67,7 @@ class Picture:
             self.state = replace(cached, workload=self.known.workload)
         else:
             self.state = await self._cluster.workload_state(**self._name)
-        nodes = answering_nodes(self.state.pods, self._pool)
+        nodes = answering_nodes(self.state.pods, worker_name=self._pool.worker_name)
         self.fleet = await self._warm.of(self._pool, nodes, timeout_s=timeout_s)
 
     def queues_of(self, node: str) -> frozenset[str]:

@@ -113,7 +113,7 @@ class Reconciler:
         try:
             with suppress(NotFound):
                 async with self._locks.hold(pool, wait_s=DISMISSAL_S):
-                    state = await self._around.cluster.workload_state(**_name(pool))
+                    state = await self._around.cluster.workload_state(**pool.workload_key._asdict())
                     marked = [pod for pod in state.pods if pod.has_mark_annotation]
                     await self._release(pool, state, Ending.DISMISSED, marked, workers=workers)
         except (WorkloadLocked, BrokerUnavailable, KubernetesError) as error:
@@ -139,12 +139,12 @@ class Reconciler:
     async def _look_at_locks(self) -> None:
         """Where pods are marked: if a replica died in the midst of it, time runs from when others look."""
         for pool in self._configuration().pools:
-            state = self._around.cache.state(**_name(pool))
+            state = self._around.cache.state(**pool.workload_key._asdict())
             if state is not None and any(pod.has_mark_annotation for pod in state.pods):
                 await self._locks.look(pool)
 
     async def _reconcile(self, pool: Pool) -> None:
-        state = self._around.cache.state(**_name(pool))
+        state = self._around.cache.state(**pool.workload_key._asdict())
         if state is None:
             return
         marked = {pod.uid for pod in state.pods if pod.has_mark_annotation}
@@ -161,7 +161,7 @@ class Reconciler:
     async def _work(self, pool: Pool, drifted: Collection[str]) -> None:
         """Look once more, and do it. A round may have ended just now, which our cache has not heard of."""
         with suppress(NotFound):
-            state = await self._around.cluster.workload_state(**_name(pool))
+            state = await self._around.cluster.workload_state(**pool.workload_key._asdict())
             chores = self._chores(pool, state)
             for ending, pods in chores.endings.items():
                 await self._release(pool, state, ending, self._due(pool, pods))
@@ -237,7 +237,3 @@ class Reconciler:
         if self._problems.get(pool.key) != str(error):
             log.warning("Pool %s/%s could not be looked after: %s", pool.namespace, pool.name, error)
         self._problems[pool.key] = str(error)
-
-
-def _name(pool: Pool) -> dict[str, str]:
-    return {"kind": pool.workload.kind, "namespace": pool.namespace, "name": pool.workload.name}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from shared.errors import BrokerUnavailable
-from shared.pods import Pod, WorkloadState, celery_node
+from shared.pods import WorkloadState, answering_nodes
 from shared.pools import Configuration, Pool
 from shared.workers import Fleet, WorkerSnapshot
 
@@ -38,15 +38,6 @@ class Sighting:
     """By the monotonic clock: when the question left, so nothing that happened later is known."""
     worker: WorkerSnapshot | None
     """None when it was silent."""
-
-
-def answering_nodes(pods: Iterable[Pod], pool: Pool) -> frozenset[str]:
-    """Workers of running pods that are not terminating: a worker that shuts down answers nothing."""
-    return frozenset(
-        celery_node(pod.name, worker_name=pool.worker_name)
-        for pod in pods
-        if pod.phase == "Running" and not pod.is_terminating
-    )
 
 
 class WarmFleet:
@@ -96,8 +87,8 @@ class WarmFleet:
 
     async def refresh(self, pool: Pool) -> None:
         """Ask all workers of a pool, and forget those that are gone. Raises BrokerUnavailable."""
-        state = self._cache.state(kind=pool.workload.kind, namespace=pool.namespace, name=pool.workload.name)
-        nodes = answering_nodes(state.pods if state else (), pool)
+        state = self._cache.state(**pool.workload_key._asdict())
+        nodes = answering_nodes(state.pods if state else (), worker_name=pool.worker_name)
         await self._ask(pool, nodes, timeout_s=REFRESH_TIMEOUT_S)
         known = self._sightings.get(pool.key, {})
         self._sightings[pool.key] = {node: seen for node, seen in known.items() if node in nodes}

@@ -22,7 +22,7 @@ from shared.pools import Pool
 from shared.self_managed import with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
-from shared.workload_cache import WorkloadCache, WorkloadKey
+from shared.workload_cache import WorkloadCache
 
 NAME = "metrics_adapter"
 SERVICE = "metrics-adapter"
@@ -108,7 +108,7 @@ async def _collect(
         version, configuration = file.version, file.current
         # Those of this configuration: by the time they are used, another one may be in force.
         urls = file.broker_urls
-        cache.follow(WorkloadKey(p.workload.kind, p.namespace, p.workload.name) for p in configuration.pools)
+        cache.follow(pool.workload_key for pool in configuration.pools)
         await _first_sync(cache)
         brokers = make_brokers(partial(_broker_url, urls))
         try:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from metrics_adapter.freshness import PoolState
-from metrics_adapter.load import Load, PoolKey, Reading, WorkersSilent, askable, loads, take_reading
+from metrics_adapter.load import Load, PoolKey, Reading, WorkersSilent, loads, take_reading
 from shared.brokers import Broker, Brokers
 from shared.errors import BrokerUnavailable, CeleryHpaError, KubernetesError
-from shared.pods import WorkloadState
+from shared.pods import WorkloadState, answering_nodes
 from shared.pools import Configuration, Pool
 from shared.workers import Fleet
 
@@ -137,7 +137,9 @@ class Collector:
         measured_at = self._wall_clock()
         state = self._pods_of(pool, now=measured_at)
         fleet, queue_lengths = await asyncio.gather(
-            broker.control.inspect(askable(pool, state.pods), timeout_s=ASK_TIMEOUT_S),
+            broker.control.inspect(
+                answering_nodes(state.pods, worker_name=pool.worker_name), timeout_s=ASK_TIMEOUT_S
+            ),
             broker.control.queue_lengths(pool.queues, timeout_s=ASK_TIMEOUT_S),
         )
         return take_reading(

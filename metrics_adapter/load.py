@@ -131,15 +131,6 @@ def slots(members: Iterable[Member]) -> int:
     return sum(member.slots for member in members)
 
 
-def askable(pool: Pool, pods: Iterable[Pod]) -> tuple[str, ...]:
-    """Node names of the workers that can answer; one name that cannot costs the whole time-out."""
-    return tuple(
-        celery_node(pod.name, worker_name=pool.worker_name)
-        for pod in pods
-        if pod.is_active and pod.phase == "Running"
-    )
-
-
 def take_reading(
     *,
     pool: Pool,

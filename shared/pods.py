@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.marks import MARK_ANNOTATION, Mark, parse_mark
 
@@ -20,6 +20,14 @@ _CANONICAL = re.compile(r"0|-\d+|[1-9]\d*", re.ASCII)
 
 Document = Mapping[str, Any]
 """An object as Kubernetes' JSON has it."""
+
+
+class WorkloadKey(NamedTuple):
+    """Which workload."""
+
+    kind: str
+    namespace: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,17 +109,12 @@ class Workload:
     """spec.replicas."""
     selector: str = ""
     """Its label selector, in the form a list request takes."""
-    resource_version: str = ""
     generation: int = 0
     observed_generation: int = 0
     status_replicas: int = 0
-    updated_replicas: int = 0
     max_surge: str = "25%"
-    max_unavailable: str = "25%"
     strategy: str = "RollingUpdate"
     is_bypassed: bool = False
-    progressing_since: float | None = None
-    """When the Progressing condition last changed its text, seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +190,6 @@ def workload_from(document: Document, *, kind: str = "Deployment") -> Workload:
     metadata, spec, status = document["metadata"], document["spec"], document.get("status", {})
     strategy = spec.get("strategy") or {}
     rolling = strategy.get("rollingUpdate") or {}
-    progressing = _condition(status, "Progressing")
     return Workload(
         kind=kind,
         namespace=metadata["namespace"],
@@ -195,16 +197,12 @@ def workload_from(document: Document, *, kind: str = "Deployment") -> Workload:
         uid=metadata["uid"],
         replicas=spec.get("replicas", 1),
         selector=selector_text(spec.get("selector") or {}),
-        resource_version=metadata.get("resourceVersion", ""),
         generation=metadata.get("generation", 0),
         observed_generation=status.get("observedGeneration", 0),
         status_replicas=status.get("replicas", 0),
-        updated_replicas=status.get("updatedReplicas", 0),
         max_surge=str(rolling.get("maxSurge", "25%")),
-        max_unavailable=str(rolling.get("maxUnavailable", "25%")),
         strategy=strategy.get("type", "RollingUpdate"),
         is_bypassed=(metadata.get("annotations") or {}).get(BYPASS_ANNOTATION) == "true",
-        progressing_since=parse_time(progressing.get("lastTransitionTime")),
     )
 
 
@@ -234,6 +232,18 @@ def selector_text(selector: Document) -> str:
 def celery_node(pod_name: str, *, worker_name: str) -> str:
     """The Celery node name of a pod; `worker_name` is the pool's pattern, as `celery@{pod}`."""
     return worker_name.replace("{pod}", pod_name)
+
+
+def answering_nodes(pods: Iterable[Pod], *, worker_name: str) -> frozenset[str]:
+    """Celery node names of the workers that can answer.
+
+    A worker that shuts down answers nothing, and one name that cannot costs a question its whole time-out.
+    """
+    return frozenset(
+        celery_node(pod.name, worker_name=worker_name)
+        for pod in pods
+        if pod.phase == "Running" and not pod.is_terminating
+    )
 
 
 def _condition(status: Document, kind: str) -> Document:

@@ -34,6 +34,7 @@ from shared.configuration_values import (
     broker_url_mistake,
 )
 from shared.errors import ConfigurationError, Mistake
+from shared.pods import WorkloadKey
 from shared.strict_yaml import load_yaml
 from shared.workers import Task
 
@@ -182,6 +183,10 @@ class Pool(_Model):
         if repeated := sorted(queue for queue, count in Counter(queues).items() if count > 1):
             raise ValueError(f"name each queue once: {', '.join(repeated)} stands here more often")
         return queues
+
+    @property
+    def workload_key(self) -> WorkloadKey:
+        return WorkloadKey(self.workload.kind, self.namespace, self.workload.name)
 
     @property
     def key(self) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from shared.kube_documents import pods_path, replica_sets_path, workloads_path
 from shared.mirror import Mirror, Source
@@ -16,6 +16,7 @@ from shared.pods import (
     Pod,
     ReplicaSet,
     Workload,
+    WorkloadKey,
     WorkloadState,
     pod_from,
     replica_set_from,
@@ -25,14 +26,6 @@ from shared.pods import (
 
 T = TypeVar("T")
 Spawn = Callable[[Mirror[Any]], asyncio.Task[None]]
-
-
-class WorkloadKey(NamedTuple):
-    """Which workload."""
-
-    kind: str
-    namespace: str
-    name: str
 
 
 class WorkloadCache:

@@ -256,7 +256,6 @@ def fences(case: dict[str, Any]) -> dict[str, str]:
     return {
         "strategy": case["strategy"]["type"],
         "max_surge": str(rolling.get("maxSurge", "25%")),
-        "max_unavailable": str(rolling.get("maxUnavailable", "25%")),
     }
 
 

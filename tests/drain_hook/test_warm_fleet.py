@@ -2,10 +2,8 @@ import asyncio
 
 import pytest
 
-from drain_hook.warm_fleet import answering_nodes
 from shared.errors import BrokerUnavailable
 from shared.workers import Fleet
-from tests.drain_hook.builders import pod, pool
 from tests.drain_hook.stages import NAMESPACE, Stage, node, running, stage
 from tests.fakes.celery import Call
 
@@ -18,17 +16,6 @@ async def said(scene: Stage) -> Fleet:
 
 def asked(scene: Stage) -> int:
     return len(scene.celery.calls)
-
-
-def test_those_that_cannot_answer_are_not_asked() -> None:
-    """One dead name costs the whole time-out; a worker that shuts down answers nothing."""
-    pods = [
-        pod("w-0"),
-        pod("w-1", is_terminating=True),
-        pod("w-2", phase="Pending"),
-        pod("w-3", is_ready=False),
-    ]
-    assert answering_nodes(pods, pool()) == {"celery@w-0", "celery@w-3"}
 
 
 async def test_warm_answers_cost_nothing() -> None:

@@ -20,13 +20,13 @@ from shared.pods import (
     Pod,
     ReplicaSet,
     Workload,
+    WorkloadKey,
     WorkloadState,
     pod_from,
     replica_set_from,
     state_of,
     workload_from,
 )
-from shared.workload_cache import WorkloadKey
 from tests.fakes.kubernetes_documents import (
     annotate,
     controller_uid,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metrics_adapter.catalogue import METRICS
-from metrics_adapter.load import Load, WorkersSilent, askable, divide, loads
+from metrics_adapter.load import Load, WorkersSilent, divide, loads
 from tests.metrics_adapter.builders import (
     NOW,
     load,
@@ -149,18 +149,6 @@ def test_a_terminating_worker_is_out_of_the_demand_but_multiplied_by() -> None:
 
 def test_a_finished_pod_is_no_worker() -> None:
     assert load([pod(phase="Failed", is_ready=False)]).reading.members == ()
-
-
-def test_only_workers_that_can_answer_are_asked() -> None:
-    """One dead name in a destination list costs the whole time-out."""
-    pods = [
-        pod("w-0"),
-        pod("w-1", is_ready=False),
-        pod("w-2", phase="Pending", is_ready=False),
-        pod("w-3", is_terminating=True),
-        pod("w-4", is_draining=True),
-    ]
-    assert askable(pool(workerName="{pod}@celery"), pods) == ("w-0@celery", "w-1@celery", "w-4@celery")
 
 
 def test_a_shared_queue_is_divided_by_slots() -> None:

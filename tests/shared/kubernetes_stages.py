@@ -13,7 +13,8 @@ from deploy.sandbox.apiserver.authentication import User
 from deploy.sandbox.apiserver.server import ApiServer, Certificates
 from deploy.sandbox.kubeconfigs import Access, write_kubeconfig
 from shared.kube_client import KubeClient
-from shared.workload_cache import WorkloadCache, WorkloadKey
+from shared.pods import WorkloadKey
+from shared.workload_cache import WorkloadCache
 from tests.fakes.kubernetes import FakeCache, FakeCluster
 from tests.fakes.kubernetes_documents import pod_document, replica_set_document, workload_document
 from tests.sandbox.authority import Authority

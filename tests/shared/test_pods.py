@@ -15,6 +15,8 @@ from shared.pods import (
     DELETION_COST,
     INT32_MAX,
     INT32_MIN,
+    Pod,
+    answering_nodes,
     celery_node,
     parse_cost,
     parse_time,
@@ -149,8 +151,8 @@ def test_a_workload_from_a_deployment() -> None:
     }
     read = workload_from(document)
     assert read.replicas == 1, "spec.replicas defaults to 1 in a Deployment"
-    assert (read.max_surge, read.max_unavailable, read.is_bypassed) == ("1", "0", True)
-    assert (read.generation, read.observed_generation, read.updated_replicas) == (4, 3, 1)
+    assert (read.max_surge, read.is_bypassed) == ("1", True)
+    assert (read.generation, read.observed_generation, read.status_replicas) == (4, 3, 2)
 
 
 def test_a_replica_set_tells_what_its_deployment_told_it() -> None:
@@ -181,6 +183,18 @@ def test_a_selector_is_written_sorted() -> None:
 
 def test_a_worker_is_named_after_its_pod() -> None:
     assert celery_node("worker-1", worker_name="celery@{pod}") == "celery@worker-1"
+
+
+def test_those_that_cannot_answer_are_not_asked() -> None:
+    """One dead name costs the whole time-out; a worker that shuts down answers nothing."""
+    pods = [
+        Pod(name="w-0", uid="0"),
+        Pod(name="w-1", uid="1", is_terminating=True),
+        Pod(name="w-2", uid="2", phase="Pending", is_ready=False),
+        Pod(name="w-3", uid="3", is_ready=False),
+        Pod(name="w-4", uid="4", mark=MARK),
+    ]
+    assert answering_nodes(pods, worker_name="{pod}@celery") == {"w-0@celery", "w-3@celery", "w-4@celery"}
 
 
 def _fields(mark: Mark) -> dict[str, Any]:

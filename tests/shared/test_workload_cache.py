@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from shared.workload_cache import WorkloadKey
+from shared.pods import WorkloadKey
 from tests.shared.kubernetes_stages import WORKER, SandboxStage, sandbox_stage
 
 WHERE = WORKER._asdict()
