@@ -18,6 +18,11 @@ from shared.pools import Pool
 API_VERSION = "admission.k8s.io/v1"
 KINDS = {("apps", "deployments"): "Deployment"}
 """Kind of the scaled object by group and resource of a review."""
+UPDATED_KINDS = frozenset({"Deployment"})
+"""Kinds whose replicas are looked at in an update of the whole object, too: kubectl apply and edit, Helm."""
+
+_LEFT_OUT = {"scale": 0, "": 1}
+"""Replicas where none are named, by subresource: a Scale omits 0, and 1 is the default of a Deployment."""
 
 _PASS_SENTENCES = {
     "NotOurs": "This is no workload of a configured pool.",
@@ -43,6 +48,10 @@ class ScaleDown:
     to_replicas: int
     is_dry_run: bool = False
     username: str = ""
+    changes_template: bool = False
+    """An update of the whole object that starts a rollout as well."""
+    is_bypassed: bool = False
+    """An update of the whole object that brings the break-glass with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +95,10 @@ def parse_review(body: object) -> Review:
         raise MalformedReview(f"The body must be an AdmissionReview of {API_VERSION}.")
     request = _mapping(body, "request")
     uid = _text(request, "request.uid")
-    kind = _scaled_kind(request)
-    if kind is None:
+    target = _target(request)
+    if target is None:
         return Review(uid=uid, api_version=API_VERSION, scale_down=None, pass_reason="NotOurs")
-    scale_down = _scale_down(request, uid=uid, kind=kind)
+    scale_down = _scale_down(request, uid=uid, target=target)
     if scale_down.to_replicas >= scale_down.from_replicas:
         return Review(uid=uid, api_version=API_VERSION, scale_down=None, pass_reason="NotADecrease")
     return Review(uid=uid, api_version=API_VERSION, scale_down=scale_down)
@@ -112,7 +121,7 @@ def render_review(review_uid: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def early_verdict(review: Review, *, pool: Pool | None) -> Verdict | None:
-    """Allowed at once (NotOurs, NotADecrease, Disabled), or None when the workload has to be looked at."""
+    """Allowed at once (NotOurs, NotADecrease, Disabled, Rollout); None: look at the workload."""
     if review.scale_down is None:
         return Verdict(allowed=True, reason=review.pass_reason, message=_PASS_SENTENCES[review.pass_reason])
     if pool is None:
@@ -120,7 +129,7 @@ def early_verdict(review: Review, *, pool: Pool | None) -> Verdict | None:
     if not pool.drain.enabled:
         message = f"Draining is switched off for pool {pool.name} (drain.enabled: false)."
         return Verdict(allowed=True, reason="Disabled", message=message)
-    return None
+    return _rollout(review.scale_down) if review.scale_down.changes_template else None
 
 
 def check_claim(scale_down: ScaleDown, workload: Workload | None) -> Verdict | None:
@@ -133,7 +142,7 @@ def check_claim(scale_down: ScaleDown, workload: Workload | None) -> Verdict | N
             f"The {what} has {workload.replicas} replicas to keep now, and this request is about"
             f" {scale_down.from_replicas}."
         )
-    if workload.is_bypassed:
+    if workload.is_bypassed or scale_down.is_bypassed:
         message = f"Draining was bypassed: the annotation {BYPASS_ANNOTATION} of the {what} is true."
         return Verdict(allowed=True, reason="Bypassed", message=message, warnings=(message,))
     return None
@@ -144,22 +153,35 @@ def _mismatch(sentence: str) -> Verdict:
     return Verdict(allowed=False, reason="ClaimMismatch", message=message)
 
 
-def _scaled_kind(request: Mapping[str, Any]) -> str | None:
-    """The kind whose replicas the request sets; None when it is about anything else."""
-    resource = request.get("resource")
-    if request.get("operation") != "UPDATE" or request.get("subResource") != "scale":
-        return None
-    if not isinstance(resource, dict):
-        return None
-    return next(
-        (kind for of, kind in KINDS.items() if of == (resource.get("group"), resource.get("resource"))), None
+def _rollout(scale_down: ScaleDown) -> Verdict:
+    """All pods are replaced in any case: there is nobody to choose, and no reason to hold it up."""
+    message = (
+        f"The replicas of {scale_down.kind} {scale_down.namespace}/{scale_down.name} go from"
+        f" {scale_down.from_replicas} to {scale_down.to_replicas} together with a change of its pod template:"
+        " a rollout, which replaces all workers; none was drained. Lower the replicas in an update of its own"
+        " to have workers drained."
     )
+    return Verdict(allowed=True, reason="Rollout", message=message, warnings=(message,))
 
 
-def _scale_down(request: Mapping[str, Any], *, uid: str, kind: str) -> ScaleDown:
-    """The claim of an update of a Scale; its replicas may as well go up or stay."""
+def _target(request: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Kind of the workload and subresource by which its replicas are set; None for anything else."""
+    resource, subresource = request.get("resource"), request.get("subResource") or ""
+    if request.get("operation") != "UPDATE" or not isinstance(resource, dict):
+        return None
+    names = (resource.get("group"), resource.get("resource"))
+    kind = next((kind for of, kind in KINDS.items() if of == names), None)
+    if kind is None or not (subresource == "scale" or (subresource == "" and kind in UPDATED_KINDS)):
+        return None
+    return kind, subresource
+
+
+def _scale_down(request: Mapping[str, Any], *, uid: str, target: tuple[str, str]) -> ScaleDown:
+    """The claim of an update of a Scale or a whole object; its replicas may as well go up or stay."""
+    kind, subresource = target
     new, old = (_mapping(request, f"request.{key}") for key in ("object", "oldObject"))
     metadata = _mapping(old, "request.oldObject.metadata")
+    left_out = _LEFT_OUT[subresource]
     is_dry_run = request.get("dryRun") or False
     if not isinstance(is_dry_run, bool):
         raise MalformedReview("request.dryRun must be true or false.")
@@ -169,16 +191,28 @@ def _scale_down(request: Mapping[str, Any], *, uid: str, kind: str) -> ScaleDown
         namespace=_text(request, "request.namespace"),
         name=_text(request, "request.name"),
         workload_uid=_text(metadata, "request.oldObject.metadata.uid"),
-        from_replicas=_replicas(old, "request.oldObject.spec"),
-        to_replicas=_replicas(new, "request.object.spec"),
+        from_replicas=_replicas(old, "request.oldObject.spec", left_out=left_out),
+        to_replicas=_replicas(new, "request.object.spec", left_out=left_out),
         is_dry_run=is_dry_run,
         username=_username(request),
+        changes_template=not subresource and _template(new, "object") != _template(old, "oldObject"),
+        is_bypassed=not subresource and _is_bypassed(new),
     )
 
 
-def _replicas(scale: Mapping[str, Any], path: str) -> int:
-    """spec.replicas, which is left out when it is 0."""
-    replicas = _mapping(scale, path).get("replicas", 0)
+def _template(workload: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Both sides have their defaults filled in by now: any difference starts a rollout."""
+    return _mapping(_mapping(workload, f"request.{key}.spec"), f"request.{key}.spec.template")
+
+
+def _is_bypassed(workload: Mapping[str, Any]) -> bool:
+    annotations = _mapping(workload, "request.object.metadata").get("annotations")
+    return isinstance(annotations, dict) and annotations.get(BYPASS_ANNOTATION) == "true"
+
+
+def _replicas(workload: Mapping[str, Any], path: str, *, left_out: int) -> int:
+    """spec.replicas of a Scale or a whole object."""
+    replicas = _mapping(workload, path).get("replicas", left_out)
     if not isinstance(replicas, int) or isinstance(replicas, bool) or not 0 <= replicas <= INT32_MAX:
         raise MalformedReview(f"{path}.replicas must be a whole number from 0 to {INT32_MAX}.")
     return replicas

@@ -84,6 +84,7 @@ async def sandbox(
     hpa_sync_period_s: float = 15.0,
     latency_s: float = 0.0,
     with_webhook: bool = True,
+    with_updates: bool = False,
 ) -> AsyncIterator[Sandbox]:
     """Everything, until the block ends. `configuration` makes the services' file from the broker's URL."""
     async with (
@@ -96,6 +97,7 @@ async def sandbox(
             adapter_kubeconfig=plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.ADAPTER_SERVICE),
             hook_kubeconfig=plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.HOOK_SERVICE),
             with_webhook=with_webhook,
+            with_updates=with_updates,
         ) as both,
     ):
         yield Sandbox(broker_url=broker_url, plane=plane, services=both)

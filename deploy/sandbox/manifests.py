@@ -15,6 +15,8 @@ PROTECTED_TASKS = "billing.*"
 
 DECREASE = "object.spec.?replicas.orValue(0) < oldObject.spec.?replicas.orValue(0)"
 """Lets only scale-downs through; replicas is left out of a Scale when it is 0."""
+UPDATE_DECREASE = DECREASE.replace("orValue(0)", "orValue(1)")
+"""The same for whole Deployments, which have 1 replica where none are named."""
 
 
 def worker_command(*, slots: int, queues: tuple[str, ...], pool: str = "prefork") -> list[str]:
@@ -106,32 +108,43 @@ def api_service(*, port: int, ca_pem: bytes) -> Document:
 
 
 def webhook_configuration(
-    *, port: int, ca_pem: bytes, timeout_seconds: int = 10, failure_policy: str = "Fail"
+    *,
+    port: int,
+    ca_pem: bytes,
+    timeout_seconds: int = 10,
+    failure_policy: str = "Fail",
+    with_updates: bool = False,
 ) -> Document:
+    """`with_updates` also asks the hook about updates of whole Deployments: kubectl apply, Helm, …"""
     service = {"namespace": SYSTEM_NAMESPACE, "name": HOOK_SERVICE, "path": "/validate", "port": port}
-    rule = {
-        "apiGroups": ["apps"],
-        "apiVersions": ["v1"],
-        "operations": ["UPDATE"],
-        "resources": ["deployments/scale"],
-        "scope": "Namespaced",
-    }
+    client = {"caBundle": b64encode(ca_pem).decode(), "service": service}
+
+    def webhook(name: str, resource: str, condition: str) -> Document:
+        return {
+            "name": f"{name}.drain.celery-hpa.io",
+            "clientConfig": client,
+            "rules": [
+                {
+                    "apiGroups": ["apps"],
+                    "apiVersions": ["v1"],
+                    "operations": ["UPDATE"],
+                    "resources": [resource],
+                    "scope": "Namespaced",
+                }
+            ],
+            "matchConditions": [{"name": "decrease", "expression": condition}],
+            "failurePolicy": failure_policy,
+            "sideEffects": "NoneOnDryRun",
+            "admissionReviewVersions": ["v1"],
+            "timeoutSeconds": timeout_seconds,
+        }
+
+    updates = [webhook("update", "deployments", UPDATE_DECREASE)] if with_updates else []
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": "celery-hpa-drain"},
-        "webhooks": [
-            {
-                "name": "scale.drain.celery-hpa.io",
-                "clientConfig": {"caBundle": b64encode(ca_pem).decode(), "service": service},
-                "rules": [rule],
-                "matchConditions": [{"name": "decrease", "expression": DECREASE}],
-                "failurePolicy": failure_policy,
-                "sideEffects": "NoneOnDryRun",
-                "admissionReviewVersions": ["v1"],
-                "timeoutSeconds": timeout_seconds,
-            }
-        ],
+        "webhooks": [webhook("scale", "deployments/scale", DECREASE), *updates],
     }
 
 

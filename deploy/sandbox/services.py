@@ -45,8 +45,12 @@ async def services(
     adapter_kubeconfig: Path,
     hook_kubeconfig: Path,
     with_webhook: bool = True,
+    with_updates: bool = False,
 ) -> AsyncIterator[Services]:
-    """Both services, registered and answering; unregistered and stopped at the end."""
+    """Both services, registered and answering; unregistered and stopped at the end.
+
+    `with_updates` has the hook asked about updates of whole Deployments, too.
+    """
     path = directory / "config.yaml"
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(configuration, sort_keys=False))
@@ -65,7 +69,10 @@ async def services(
         stack.push_async_callback(_unregister, kube)
         await apply(kube, manifests.api_service(port=adapter.port, ca_pem=ca.certificate_pem))
         if with_webhook:
-            await apply(kube, manifests.webhook_configuration(port=hook.port, ca_pem=ca.certificate_pem))
+            webhook = manifests.webhook_configuration(
+                port=hook.port, ca_pem=ca.certificate_pem, with_updates=with_updates
+            )
+            await apply(kube, webhook)
         await _until_available(kube)
         yield Services(
             directory=directory,

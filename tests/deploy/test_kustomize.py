@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -45,3 +46,23 @@ def test_every_pod_runs_the_image_that_the_kustomization_names(rendered: list[Do
         for container in document["spec"]["template"]["spec"]["containers"]
     }
     assert images == {f"{image['newName']}:{image['newTag']}"}
+
+
+def test_the_component_for_updates_adds_its_webhook(tmp_path: Path) -> None:
+    """To the configuration of the base, in an overlay that names both."""
+    overlay = tmp_path / "overlay"
+    shutil.copytree(BASE, tmp_path / "base")
+    shutil.copytree(BASE.parent / "components", tmp_path / "components")
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(
+        "resources: [../base]\ncomponents: [../components/deployment-updates]\n"
+    )
+    command = ["kubectl", "kustomize", str(overlay)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (configuration,) = [
+        document
+        for document in yaml.safe_load_all(output)
+        if document["kind"] == "ValidatingWebhookConfiguration"
+    ]
+    names = [webhook["name"] for webhook in configuration["webhooks"]]
+    assert names == ["scale.drain.celery-hpa.io", "update.drain.celery-hpa.io"]

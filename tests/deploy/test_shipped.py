@@ -45,6 +45,21 @@ def test_the_sandbox_registers_the_webhook_that_we_ship() -> None:
     assert ours["clientConfig"]["service"]["path"] == theirs["clientConfig"]["service"]["path"]
 
 
+def test_the_sandbox_registers_the_webhook_for_updates_that_we_ship() -> None:
+    """The component adds it to the configuration of the base, where our CA is written, too."""
+    component = BASE.parent / "components" / "deployment-updates"
+    (kustomization,) = yaml.safe_load_all((component / "kustomization.yaml").read_text())
+    (patch,) = kustomization["patches"]
+    assert patch["target"]["name"] == WEBHOOK_CONFIGURATION
+    (addition,) = yaml.safe_load((component / patch["path"]).read_text())
+    _, registered = manifests.webhook_configuration(port=1, ca_pem=b"", with_updates=True)["webhooks"]
+    assert (addition["op"], addition["path"]) == ("add", "/webhooks/-")
+    assert without_address(addition["value"]) == without_address(registered)
+    (scale,) = documents("webhook.yaml")[0]["webhooks"]
+    for key in ("clientConfig", "namespaceSelector"):
+        assert addition["value"][key] == scale[key]
+
+
 def test_the_sandbox_registers_the_api_service_that_we_ship() -> None:
     """All but the CA and the port."""
     (shipped,) = documents("api-service.yaml")

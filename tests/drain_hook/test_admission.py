@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,18 @@ def paths(document: object) -> list[tuple[str, ...]]:
         ("c10", [(5, 4, False, "alice")]),
         ("c22", [(7, 4, False, "lab-admin"), (4, 2, False, "lab-admin")]),
         ("c27", [(5, 0, False, "lab-admin"), (4, 3, False, "lab-admin"), (3, 0, False, "lab-admin")]),
+        ("c30", [(5, 2, False, "lab-admin")]),
+        ("c31", [(5, 3, False, "lab-admin")]),
+        ("c33", [(5, 3, False, "lab-admin")]),
+        ("c34", [(5, 2, False, "lab-admin")]),
         ("c50", [(5, 2, False, HPA)]),
     ],
 )
 def test_a_scale_down_is_read_as_the_api_server_sends_it(name: str, claims: list[tuple[Any, ...]]) -> None:
-    """Who asks, from how many replicas to how many, and whether it is a dry run."""
+    """Who asks, from how many replicas to how many, and whether it is a dry run.
+
+    By a Scale, or by a whole Deployment that is patched, applied or put.
+    """
     reviews = [parse_review(body).scale_down for body in recorded(name)]
     assert [
         (r.from_replicas, r.to_replicas, r.is_dry_run, r.username) for r in reviews if r is not None
@@ -87,15 +95,87 @@ def test_replicas_that_are_left_out_are_zero() -> None:
     assert (from_zero.scale_down, from_zero.pass_reason) == (None, "NotADecrease")
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"), [("c02", "NotADecrease"), ("c03", "NotADecrease"), ("c30", "NotOurs")]
-)
-def test_what_is_no_scale_down_passes(name: str, reason: str) -> None:
-    """More replicas, as many as before, and updates of whole Deployments are not for us to decide."""
+@pytest.mark.parametrize("name", ["c02", "c03", "c32"])
+def test_what_is_no_scale_down_passes(name: str) -> None:
+    """More replicas, as many as before, and a rollout by itself are not for us to decide."""
     review = parse_review(recorded(name)[0])
     verdict = early_verdict(review, pool=pool())
     assert verdict is not None
-    assert (verdict.allowed, verdict.reason) == (True, reason)
+    assert (verdict.allowed, verdict.reason) == (True, "NotADecrease")
+
+
+UPDATE = recorded("c30")[0]
+
+
+def update(*changes: tuple[tuple[str, ...], object]) -> Any:
+    """A recorded update of a Deployment from five replicas to two, with values replaced."""
+    document = UPDATE
+    for path, value in changes:
+        document = with_value(document, ("request", *path), value)
+    return document
+
+
+def without(document: Any, path: tuple[str, ...]) -> Any:
+    """The document without one value."""
+    key, *rest = path
+    if not rest:
+        return {name: value for name, value in document.items() if name != key}
+    return document | {key: without(document[key], tuple(rest))}
+
+
+def test_an_update_of_a_deployment_is_the_same_round_as_a_scale() -> None:
+    """Workload, numbers and uid make the round; by which way they were written does not matter."""
+    scaled = parse_review(recorded("c01")[0]).scale_down
+    updated = parse_review(update((("object", "spec", "replicas"), 3))).scale_down
+    assert scaled is not None
+    assert updated is not None
+    assert replace(updated, review_uid=scaled.review_uid) == scaled
+
+
+@pytest.mark.parametrize(
+    ("left_out", "change"), [("object", (5, 1)), ("oldObject", None)], ids=["the new one", "the old one"]
+)
+def test_a_deployment_has_one_replica_where_none_are_named(
+    left_out: str, change: tuple[int, int] | None
+) -> None:
+    """Other than a Scale, which leaves out 0."""
+    claim = parse_review(without(UPDATE, ("request", left_out, "spec", "replicas"))).scale_down
+    assert (None if claim is None else (claim.from_replicas, claim.to_replicas)) == change
+
+
+def test_a_deployment_may_be_updated_to_no_replicas() -> None:
+    claim = parse_review(update((("object", "spec", "replicas"), 0))).scale_down
+    assert claim is not None
+    assert (claim.from_replicas, claim.to_replicas) == (5, 0)
+
+
+NEW_IMAGE = ("object", "spec", "template", "spec", "containers"), [{"name": "c", "image": "new"}]
+
+
+@pytest.mark.parametrize("is_dry_run", [False, True])
+def test_fewer_replicas_with_a_new_template_are_a_rollout(is_dry_run: bool) -> None:
+    """All workers are replaced: it is let through, and whoever asked is told that nobody was drained."""
+    verdict = early_verdict(parse_review(update(NEW_IMAGE, (("dryRun",), is_dry_run))), pool=pool())
+    assert verdict is not None
+    assert (verdict.allowed, verdict.reason, verdict.warnings) == (True, "Rollout", (verdict.message,))
+    assert "go from 5 to 2 together with a change of its pod template" in verdict.message
+
+
+def test_a_rollout_of_a_workload_of_no_pool_is_none_of_our_business() -> None:
+    """No warning either."""
+    verdict = early_verdict(parse_review(update(NEW_IMAGE)), pool=None)
+    assert verdict is not None
+    assert (verdict.reason, verdict.warnings) == ("NotOurs", ())
+
+
+@pytest.mark.parametrize(("value", "is_bypassed"), [("true", True), ("false", False), (True, False)])
+def test_an_update_may_bring_the_break_glass_with_it(value: object, is_bypassed: bool) -> None:
+    """Whoever applies a manifest writes all of it at once."""
+    annotations = ("object", "metadata", "annotations"), {"celery-hpa.io/bypass": value}
+    claim = parse_review(update(annotations)).scale_down
+    assert claim is not None
+    verdict = check_claim(claim, workload(uid=claim.workload_uid, replicas=5))
+    assert (verdict.reason if verdict else None) == ("Bypassed" if is_bypassed else None)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +215,33 @@ def test_other_objects_and_operations_pass(change: dict[str, Any]) -> None:
         (("request", "dryRun"), "yes", "request.dryRun must be true or false"),
     ],
 )
-def test_a_malformed_review_is_told_what_is_wrong(
+def test_a_malformed_review_of_a_scale_is_told_what_is_wrong(
     path: tuple[str, ...], value: object, sentence: str
 ) -> None:
     """No API server sends this; whoever does learns which field is wrong."""
     with pytest.raises(MalformedReview, match=sentence):
         parse_review(with_value(recorded("c01")[0], path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("object",), None, "request.object must be an object"),
+        (("object", "metadata"), None, "request.object.metadata must be an object"),
+        (("object", "spec"), None, "request.object.spec must be an object"),
+        (("object", "spec", "replicas"), None, "request.object.spec.replicas must be a whole number"),
+        (("object", "spec", "template"), [], "request.object.spec.template must be an object"),
+        (("oldObject", "metadata", "uid"), 7, "request.oldObject.metadata.uid must be a text"),
+        (("oldObject", "spec", "replicas"), "5", "request.oldObject.spec.replicas must be a whole number"),
+        (("oldObject", "spec", "template"), None, "request.oldObject.spec.template must be an object"),
+    ],
+)
+def test_a_malformed_review_of_an_update_is_told_what_is_wrong(
+    path: tuple[str, ...], value: object, sentence: str
+) -> None:
+    """The same for whole Deployments."""
+    with pytest.raises(MalformedReview, match=sentence):
+        parse_review(update((path, value)))
 
 
 JSON = st.recursive(
@@ -157,10 +258,13 @@ def test_any_json_is_a_review_or_malformed(body: object) -> None:
         parse_review(body)
 
 
+@pytest.mark.parametrize("name", ["c01", "c30"])
 @given(data=st.data(), value=JSON)
-def test_a_review_with_anything_anywhere_is_a_review_or_malformed(data: st.DataObject, value: object) -> None:
+def test_a_review_with_anything_anywhere_is_a_review_or_malformed(
+    name: str, data: st.DataObject, value: object
+) -> None:
     """A real review in which one value is replaced by any other is read or refused, and nothing else."""
-    body = recorded("c01")[0]
+    body = recorded(name)[0]
     changed = with_value(body, data.draw(st.sampled_from(paths(body))), value)
     with suppress(MalformedReview):
         claim = parse_review(changed).scale_down
