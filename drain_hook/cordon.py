@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shared.errors import Conflict, KubernetesUnavailable, NotFound
+from shared.faults import FaultPoint, reach
 from shared.marks import MARK_ANNOTATION, Mark, render_mark
 from shared.pods import DELETION_COST, Pod, celery_node
 from shared.pools import Pool
@@ -100,12 +101,18 @@ class Cordon:
         """
         drained: dict[str, WorkerSnapshot] = {}
 
+        async def command(queues: Queues, *, timeout_s: float) -> frozenset[str]:
+            acknowledged = await self._workers.cancel_consumers(queues, timeout_s=timeout_s)
+            reach(FaultPoint.AFTER_CANCELS)
+            return acknowledged
+
         async def consume_nothing(nodes: Collection[str]) -> Collection[str]:
             fleet = await self._workers.inspect(nodes, timeout_s=self._pace.answer_s)
             drained.update((node, worker) for node, worker in fleet.workers.items() if not worker.queues)
             return drained.keys()
 
-        await self._command_until(self._workers.cancel_consumers, queues, consume_nothing, within_s=within_s)
+        await self._command_until(command, queues, consume_nothing, within_s=within_s)
+        reach(FaultPoint.AFTER_CONFIRM)
         return Fleet(workers=drained, silent=frozenset(queues.keys() - drained.keys()))
 
     async def cancel_unheard(self, queues: Queues) -> None:
@@ -120,6 +127,7 @@ class Cordon:
         """
         queues = {self._node(pod): pod.mark.queues for pod in pods if pod.mark and pod.phase == "Running"}
         back = await self.give_back(queues)
+        reach(FaultPoint.AFTER_GIVE_BACK)
         free = [pod for pod in pods if self._node(pod) not in queues or self._node(pod) in back]
         await self._patch_all((pod, {MARK_ANNOTATION: None, **_former_cost(pod)}) for pod in free)
         return tuple(free)
@@ -178,9 +186,11 @@ class Cordon:
         """None when the pod is gone, or another of its name has come; both are fine."""
         async with limit:
             try:
-                return await self._patch_twice(pod, annotations)
+                patched = await self._patch_twice(pod, annotations)
             except (NotFound, Conflict):
                 return None
+        reach(FaultPoint.BETWEEN_PATCHES)
+        return patched
 
     async def _patch_twice(self, pod: Pod, annotations: Annotations) -> Pod:
         where = {"namespace": self._pool.namespace, "name": pod.name, "uid": pod.uid}

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
-from drain_hook import picture
 from drain_hook.admission import ScaleDown, Verdict, check_claim
-from drain_hook.cordon import Cordon, Pace, PodWriter, Workers
 from drain_hook.mark_life import is_outdated, record_of, was_drained
 from drain_hook.picture import Picture
 from drain_hook.planner import decide, decide_dry_run, plan_drain
@@ -19,10 +17,14 @@ from drain_hook.plans import DrainPlan, Victim
 from drain_hook.refusals import OutOfTime, lost_lock, unsettled
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet, WorkloadStates
+from shared.faults import FaultPoint, reach
 from shared.leases import Lease
 from shared.marks import Mark
 from shared.pods import Pod, Workload
 from shared.pools import Pool
+
+from drain_hook import picture
+from drain_hook.cordon import Cordon, Pace, PodWriter, Workers
 
 MOST_PLANS = 4
 """A plan is made anew when a worker took a task while it was being drained; so often at most."""
@@ -128,6 +130,7 @@ class Round:
             if verdict := await self.check():
                 return verdict
             await self._picture.complete(timeout_s=self._at_most(INSPECT_S))
+            reach(FaultPoint.AFTER_GATHER)
             return check_claim(self.scale_down, self._picture.known.workload)
 
     def _make_plan(self) -> DrainPlan:
@@ -142,6 +145,7 @@ class Round:
                 pool=self.pool,
                 now=self._now(),
             )
+        reach(FaultPoint.AFTER_PLAN)
         return self.plan
 
     async def _plan_on_fresh_answers(self) -> DrainPlan:
@@ -186,6 +190,7 @@ class Round:
                 )
         with self._phase("mark"):
             written = await self._write(marks)
+        reach(FaultPoint.AFTER_MARKS)
         self._around.telemetry.marked(self.pool, len(written))
         return [victim for victim in victims if victim.pod.uid in written]
 

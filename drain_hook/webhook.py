@@ -8,8 +8,8 @@ import re
 from typing import Protocol
 
 from aiohttp import web
-
 from drain_hook.admission import MalformedReview, Review, Verdict, parse_review, render_review
+from shared.faults import FaultPoint, reach
 
 LARGEST_REVIEW = 3 * 2**20
 """Bytes. An object of Kubernetes has at most 1.5 MiB, and an update brings two of them."""
@@ -37,7 +37,8 @@ async def validate(request: web.Request) -> web.Response:
     except MalformedReview as error:
         return web.Response(status=400, text=f"{error}\n")
     verdict = await request.app[REVIEWER].review(review, deadline=deadline)
-    return web.json_response(render_review(review.uid, verdict))
+    reach(FaultPoint.BEFORE_ANSWER)
+    return await _sent(web.json_response(render_review(review.uid, verdict)), request)
 
 
 def timeout_of(request: web.Request) -> float:
@@ -52,6 +53,14 @@ def webhook_app(reviewer: Reviewer) -> web.Application:
     app[REVIEWER] = reviewer
     app.router.add_post("/validate", validate)
     return app
+
+
+async def _sent(response: web.Response, request: web.Request) -> web.Response:
+    """Send it ourselves rather than on return, so that there is a point right after it."""
+    await response.prepare(request)
+    await response.write_eof()
+    reach(FaultPoint.AFTER_ANSWER)
+    return response
 
 
 async def _body(request: web.Request, *, deadline: float) -> bytes:

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 from shared.celery_broker import BrokerConnection, Heard
-from shared.celery_mailbox import Command, Mailbox, Replies
 from shared.celery_replies import (
     parse_acknowledgement,
     parse_active_queues,
@@ -19,7 +18,10 @@ from shared.celery_replies import (
     parse_tasks,
     snapshot,
 )
+from shared.faults import FaultPoint
 from shared.workers import Fleet
+
+from shared.celery_mailbox import Command, Mailbox, Replies
 
 _PARSERS = {
     # In this order: tasks move from scheduled to reserved to active, and a worker answers in the order in
@@ -33,6 +35,10 @@ _PARSERS = {
 }
 _ARGUMENTS = {"active": {"safe": True}}
 """Arguments of tasks as shortened text, where a worker offers that; they are dropped either way."""
+_FAULT_POINTS = {
+    "cancel_consumer": FaultPoint.BETWEEN_CANCELS,
+    "add_consumer": FaultPoint.BETWEEN_GIVE_BACKS,
+}
 
 
 class CeleryControl:
@@ -125,6 +131,7 @@ class CeleryControl:
                 nodes=frozenset(node for node, of_node in queues.items() if queue in of_node),
                 parse=parse_acknowledgement,
                 arguments={"queue": queue},
+                fault_point=_FAULT_POINTS[method],
             )
             for queue in names
         ]

@@ -21,6 +21,7 @@ from uuid import uuid4
 from shared.celery_broker import BrokerConnection, Heard, address, redacted
 from shared.celery_replies import MalformedReply
 from shared.errors import BrokerUnavailable
+from shared.faults import FaultPoint, reach
 
 Result = TypeVar("Result")
 Connect = Callable[[Heard], BrokerConnection]
@@ -45,6 +46,8 @@ class Command:
     parse: Callable[[Any], Any]
     """Turns a reply into a value; raises MalformedReply, which leaves the node unanswered."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    fault_point: FaultPoint | None = None
+    """Comes after it was sent."""
 
 
 class _Work(Generic[Result]):
@@ -95,6 +98,8 @@ class _Question(_Work[tuple[Replies, ...]]):
         for ticket, index in self._tickets.items():
             command = self._commands[index]
             broker.publish(command.method, command.arguments, nodes=command.nodes, ticket=ticket)
+            if command.fault_point is not None:
+                reach(command.fault_point)
 
     def hear(self, ticket: str, replies: Mapping[str, Any]) -> None:
         index = self._tickets.get(ticket)
