@@ -12,14 +12,20 @@ from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
+from prometheus_client import CollectorRegistry
+
 from drain_hook.announcements import Announcer
+from drain_hook.cordon import Pace, Workers
 from drain_hook.drainer import Drainer
 from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
 from drain_hook.round_locks import RoundLocks
+from drain_hook.rounds import Surroundings
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet
-from prometheus_client import CollectorRegistry
+from drain_hook.webhook import webhook_app
+from shared import faults
 from shared.brokers import Brokers, Connect
+from shared.celery_control import CeleryControl
 from shared.kube_client import KubeClient
 from shared.leases import Lease
 from shared.pools import Configuration, Pool
@@ -27,12 +33,6 @@ from shared.self_managed import own_namespace, with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
 from shared.workload_cache import WorkloadCache
-
-from drain_hook.cordon import Pace, Workers
-from drain_hook.rounds import Surroundings
-from drain_hook.webhook import webhook_app
-from shared import faults
-from shared.celery_control import CeleryControl
 
 log = logging.getLogger(__name__)
 

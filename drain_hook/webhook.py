@@ -8,6 +8,7 @@ import re
 from typing import Protocol
 
 from aiohttp import web
+
 from drain_hook.admission import MalformedReview, Review, Verdict, parse_review, render_review
 from shared.faults import FaultPoint, reach
 

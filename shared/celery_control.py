@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from shared.celery_broker import BrokerConnection, Heard
+from shared.celery_mailbox import Command, Mailbox, Replies
 from shared.celery_replies import (
     parse_acknowledgement,
     parse_active_queues,
@@ -20,8 +21,6 @@ from shared.celery_replies import (
 )
 from shared.faults import FaultPoint
 from shared.workers import Fleet
-
-from shared.celery_mailbox import Command, Mailbox, Replies
 
 _PARSERS = {
     # In this order: tasks move from scheduled to reserved to active, and a worker answers in the order in
