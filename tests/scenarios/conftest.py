@@ -33,6 +33,11 @@ POOLS: dict[str, manifests.Document] = {
     "restless": {},
     "up-again": {},
     "scaled": {},
+    "updated": {"holdSeconds": 0},
+    "rolled": {"holdSeconds": 0},
+    "emptied": {"holdSeconds": 0},
+    "recreated": {"holdSeconds": 0},
+    "down-again": {"holdSeconds": 0},
 }
 """Pools by name, which is also their Deployment's and their queue's; with what they set under `drain`."""
 
@@ -56,7 +61,9 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
         async with _on_the_cluster_of(Path(kubeconfig), directory) as cluster:
             yield cluster
         return
-    async with sandbox(directory, configuration=_configuration, hpa_sync_period_s=2.0) as box:
+    async with sandbox(
+        directory, configuration=_configuration, hpa_sync_period_s=2.0, with_updates=True
+    ) as box:
         yield Cluster(
             kube=box.kube,
             access=read_kubeconfig(box.kubeconfig),
@@ -79,5 +86,6 @@ async def _on_the_cluster_of(kubeconfig: Path, directory: Path) -> AsyncIterator
             configuration=_configuration(broker_url),
             adapter_kubeconfig=await kubeconfig_of(kube, access, manifests.ADAPTER_SERVICE, directory),
             hook_kubeconfig=await kubeconfig_of(kube, access, manifests.HOOK_SERVICE, directory),
+            with_updates=True,
         ):
             yield Cluster(kube=kube, access=access, broker_url=broker_url, directory=directory)

@@ -22,7 +22,7 @@ from deploy.sandbox.kubeconfigs import Access
 from deploy.sandbox.resources import DEPLOYMENTS, PODS
 from deploy.sandbox.services import apply
 from shared.celery_control import CeleryControl
-from shared.pods import Pod, pod_from
+from shared.pods import BYPASS_ANNOTATION, Pod, pod_from
 
 PATIENCE_S = 60.0
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
@@ -86,8 +86,9 @@ class Cluster:
             await self._dismiss(crew)
 
     async def _dismiss(self, crew: Crew) -> None:
-        """Replicas to nothing by way of the Deployment, which no webhook of ours sees; then the object."""
-        await self.kube.patch(DEPLOYMENTS, manifests.NAMESPACE, crew.name, {"spec": {"replicas": 0}})
+        """Replicas to nothing with the break-glass, so that nobody is waited for; then the object."""
+        change = {"metadata": {"annotations": {BYPASS_ANNOTATION: "true"}}, "spec": {"replicas": 0}}
+        await self.kube.patch(DEPLOYMENTS, manifests.NAMESPACE, crew.name, change)
         await crew.until(lambda pods: not pods, "no pod is left")
         await self.kube.delete(DEPLOYMENTS, manifests.NAMESPACE, crew.name)
 
@@ -162,16 +163,24 @@ class Crew:
 
     async def scale(self, replicas: int, *, dry_run: bool = False) -> Answer:
         """Like `kubectl scale`: a merge patch of the scale, without a resourceVersion."""
+        path = path_of(DEPLOYMENTS, manifests.NAMESPACE, self.name, "scale")
+        return await self._patch(path, {"spec": {"replicas": replicas}}, dry_run=dry_run)
+
+    async def update(self, change: manifests.Document, *, dry_run: bool = False) -> Answer:
+        """Like `kubectl patch deployment`: a merge patch of the whole object."""
+        path = path_of(DEPLOYMENTS, manifests.NAMESPACE, self.name)
+        return await self._patch(path, change, dry_run=dry_run)
+
+    async def _patch(self, path: str, change: manifests.Document, *, dry_run: bool) -> Answer:
         access = self.cluster.access
-        url = access.url + path_of(DEPLOYMENTS, manifests.NAMESPACE, self.name, "scale")
         headers = {**MERGE_PATCH, **({"Authorization": f"Bearer {access.token}"} if access.token else {})}
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=access.tls())) as session,
             session.patch(
-                url,
+                access.url + path,
                 params={"dryRun": "All"} if dry_run else {},
                 headers=headers,
-                data=json.dumps({"spec": {"replicas": replicas}}),
+                data=json.dumps(change),
             ) as response,
         ):
             document = await response.json()

@@ -392,6 +392,50 @@ async def test_a_plain_change_of_replicas_is_no_scale(client: Client, webhook: W
     assert webhook.calls == []
 
 
+BOTH_RULES = [
+    {
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "operations": ["UPDATE"],
+        "resources": ["deployments", "deployments/scale"],
+    }
+]
+
+
+async def test_an_update_is_sent_with_the_whole_objects(client: Client, webhook: Webhook) -> None:
+    """With a rule on deployments: the recorded envelope, and templates that can be compared."""
+    await configure(client, webhook, rules=BOTH_RULES)
+    await client.patch(W, {"spec": {"replicas": 2}})
+    [call] = webhook.calls
+    expected = recorded_review("c30_patch_deployment_with_deployments_rule")["request"]
+    varies = {"uid", "object", "oldObject", "userInfo", "options"}
+    assert {k: v for k, v in call.request.items() if k not in varies} == {
+        k: v for k, v in expected.items() if k not in varies
+    }
+    assert call.replicas == (5, 2)
+    for part in ("object", "oldObject"):
+        assert call.request[part]["spec"]["template"]["spec"]["containers"]
+        assert call.request[part]["metadata"]["uid"]
+
+
+async def test_a_scale_under_both_rules_is_one_review(client: Client, webhook: Webhook) -> None:
+    """`kubectl scale` is about deployments/scale alone."""
+    await configure(client, webhook, rules=BOTH_RULES)
+    await scale(client, 3)
+    [call] = webhook.calls
+    assert shape(call.review) == shape(recorded_review("c33_scale_with_both_rules"))
+
+
+@pytest.mark.parametrize(("labels", "calls"), [({"app": "w"}, 1), ({"app": "other"}, 0)])
+async def test_a_whole_object_can_be_selected_by_its_labels(
+    client: Client, webhook: Webhook, labels: dict[str, str], calls: int
+) -> None:
+    """Other than a Scale."""
+    await configure(client, webhook, rules=BOTH_RULES, objectSelector={"matchLabels": labels})
+    await client.patch(W, {"spec": {"replicas": 2}})
+    assert len(webhook.calls) == calls
+
+
 async def test_a_url_serves_as_well_as_a_service(client: Client, webhook: Webhook) -> None:
     """The name that is verified is then the URL's host."""
     url = f"https://127.0.0.1:{webhook.port}/validate"
