@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def valkey(*arguments: str, port: int | None = None) -> Iterator[Server]:
         *("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"),
         *arguments,
     ]
-    with _running(command, url=f"redis://127.0.0.1:{port}/0", env=os.environ) as server:
-        server.wait_until_it(_listens, port, within_s=10)
+    server = Server(command, url=f"redis://127.0.0.1:{port}/0", answers=partial(_listens, port), within_s=10)
+    with server.running():
         yield server
 
 
@@ -58,9 +59,11 @@ def rabbitmq(directory: Path) -> Iterator[Server]:
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
     }
     url = f"amqp://guest:guest@127.0.0.1:{port}//"
+    server = Server(
+        [str(_RABBITMQ_SERVER)], url=url, env=env, answers=partial(_speaks_amqp, port), within_s=60
+    )
     try:
-        with _running([str(_RABBITMQ_SERVER)], url=url, env=env) as server:
-            server.wait_until_it(_speaks_amqp, port, within_s=60)
+        with server.running():
             yield server
     finally:
         _kill_epmd(epmd_port)
@@ -69,16 +72,40 @@ def rabbitmq(directory: Path) -> Iterator[Server]:
 class Server:
     """A process with an address."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
-        self._process = process
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        url: str,
+        answers: Callable[[], bool],
+        within_s: float,
+        env: Mapping[str, str] = os.environ,
+    ) -> None:
         self.url = url
+        self._command = command
+        self._answers = answers
+        self._within_s = within_s
+        self._env = env
+        self._process = self._launch()
 
-    def wait_until_it(self, answers: Callable[[int], bool], port: int, *, within_s: float) -> None:
-        deadline = time.monotonic() + within_s
-        while not answers(port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"The broker {self._process.args!r} did not start.")
-            time.sleep(0.02)
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """From when it answers until the block ends."""
+        try:
+            self._wait_until_it_answers()
+            yield
+        finally:
+            self.stop()
+
+    def kill(self) -> None:
+        """At once, as a machine that fails would."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def start_again(self) -> None:
+        """With what it kept on disk; returns when it answers."""
+        self._process = self._launch()
+        self._wait_until_it_answers()
 
     def freeze(self) -> None:
         os.killpg(self._process.pid, signal.SIGSTOP)
@@ -93,22 +120,22 @@ class Server:
                 os.killpg(self._process.pid, number)
                 self._process.wait(patience_s)
 
+    def _launch(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._command,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
-@contextmanager
-def _running(command: list[str], *, url: str, env: Mapping[str, str]) -> Iterator[Server]:
-    process = subprocess.Popen(
-        command,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    server = Server(process, url)
-    try:
-        yield server
-    finally:
-        server.stop()
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + self._within_s
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"The broker {self._command!r} did not start.")
+            time.sleep(0.02)
 
 
 def _listens(port: int) -> bool:

@@ -56,8 +56,8 @@ async def services(
     path.write_text(yaml.safe_dump(configuration, sort_keys=False))
     ca = make_ca("celery-hpa sandbox")
     adapter, hook = (
-        _Service("metrics_adapter", manifests.ADAPTER_SERVICE),
-        _Service("drain_hook", manifests.HOOK_SERVICE),
+        Service("metrics_adapter", manifests.ADAPTER_SERVICE),
+        Service("drain_hook", manifests.HOOK_SERVICE),
     )
     async with AsyncExitStack() as stack:
         await apply(kube, manifests.namespace(manifests.SYSTEM_NAMESPACE))
@@ -82,14 +82,15 @@ async def services(
         )
 
 
-class _Service:
-    """One of our two services, with the ports it will have."""
+class Service:
+    """A process of one of our two services, with the ports it will have."""
 
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
         self.port, self.telemetry_port = free_port(), free_port()
 
     def command(self, directory: Path, configuration: Path, kubeconfig: Path, ca: KeyPair) -> list[str]:
+        """Its command line, for which a certificate is written to `directory`."""
         host = f"{self.name}.{manifests.SYSTEM_NAMESPACE}.svc"
         leaf = make_leaf(ca, common_name=host, names=(host, "localhost"), addresses=("127.0.0.1",))
         certificate, key = directory / f"{self.name}.crt", directory / f"{self.name}.key"

@@ -1,7 +1,8 @@
 """The Celery app of the sandbox's workers: tasks that wait, and a journal of what really ran.
 
-The journal is a list in the broker's own Valkey: every start and every end of a task, told by the process
-that runs it. Nothing else can say afterwards that a task was killed half way or ran twice.
+The journal is a list in a Valkey, the broker itself or the one of JOURNAL_URL: every start and every end of a
+task, told by the process that runs it. Nothing else can say afterwards that a task was killed half way or ran
+twice.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
 )
+if seconds := os.environ.get("VISIBILITY_TIMEOUT"):
+    # On Redis: until a task whose worker was killed is handed out again; an hour by default.
+    app.conf.broker_transport_options = {"visibility_timeout": int(seconds)}
 
 
 @app.task(name="orders.import")
@@ -50,7 +54,7 @@ def close_month(seconds: float) -> None:
 @cache
 def _journal_of(process: int) -> redis.Redis:
     """One connection per process: a forked pool process must not share its parent's socket."""
-    return redis.Redis.from_url(app.conf.broker_url)
+    return redis.Redis.from_url(os.environ.get("JOURNAL_URL", app.conf.broker_url))
 
 
 def _write(event: str, task_id: str, name: str) -> None:
