@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from drain_hook.announcements import Announcer
 from drain_hook.cordon import Pace, Workers
 from drain_hook.drainer import Drainer
+from drain_hook.failure_policy import FailurePolicy
 from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
 from drain_hook.round_locks import RoundLocks
 from drain_hook.rounds import Surroundings
@@ -108,8 +109,13 @@ class Hook:
         holder = f"{socket.gethostname()}_{uuid4().hex[:8]}"
         locks = RoundLocks(kube, holder=holder)
         self._announcer = Announcer(kube, around.telemetry)
+        self._failure_policy = FailurePolicy(kube, name=WEBHOOK_CONFIGURATION, telemetry=around.telemetry)
         self.drainer = Drainer(
-            around, configuration=self._configuration, locks=locks, announcer=self._announcer
+            around,
+            configuration=self._configuration,
+            locks=locks,
+            announcer=self._announcer,
+            ignores_failures=lambda: self._failure_policy.ignores_failures,
         )
         self._reconciler = Reconciler(
             around,
@@ -137,7 +143,13 @@ class Hook:
         async with _one_error(), asyncio.TaskGroup() as group:
             background = [
                 group.create_task(work)
-                for work in (self._file.watch(), self._adopt(), self._warm.run(), self._reconciler.run())
+                for work in (
+                    self._file.watch(),
+                    self._adopt(),
+                    self._failure_policy.run(),
+                    self._warm.run(),
+                    self._reconciler.run(),
+                )
             ]
             try:
                 yield

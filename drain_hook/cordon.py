@@ -69,6 +69,8 @@ class Pace:
     """Between two looks at victims that are about to finish."""
     patches_at_once: int = 32
     """PATCH requests in flight."""
+    longest_retry_pause_s: float = 1.0
+    """An API server that asks for a longer one is not asked again: a review has no time for it."""
 
     def confirm_within_s(self, *, is_green: bool) -> float:
         """For a cancel to take effect, with green workers among those who got it or without."""
@@ -196,7 +198,10 @@ class Cordon:
         where = {"namespace": self._pool.namespace, "name": pod.name, "uid": pod.uid}
         try:
             return await self._cluster.patch_pod(**where, annotations=annotations)
-        except KubernetesUnavailable:
+        except KubernetesUnavailable as error:
+            if error.retry_after_s > self._pace.longest_retry_pause_s:
+                raise
+            await asyncio.sleep(error.retry_after_s)
             return await self._cluster.patch_pod(**where, annotations=annotations)
 
     def _node(self, pod: Pod) -> str:

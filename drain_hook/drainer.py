@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from drain_hook.admission import Review, ScaleDown, Verdict, early_verdict
 from drain_hook.announcements import Announcer
+from drain_hook.late_answers import Answer, keeps_marks
 from drain_hook.refusals import OutOfTime, failed, full, locked, out_of_time, unavailable
 from drain_hook.round_locks import RoundLocks, WorkloadLocked
 from drain_hook.rounds import Round, Surroundings
@@ -30,8 +31,6 @@ LOCK_WAIT_S = 2.0
 """For the round before, which may just be ending; the HPA and kubectl should not meet often."""
 TIDY_FIRST_S = 0.5
 """For what a refused round gives back; a silent worker takes longer, and is given back after the answer."""
-MARKS_STAY = frozenset({"Busy", "Unsettled"})
-"""Refusals after which the victims of the last plan go on draining; the next review may find them idle."""
 
 
 class Drainer:
@@ -44,18 +43,26 @@ class Drainer:
         configuration: Callable[[], Configuration],
         locks: RoundLocks,
         announcer: Announcer,
+        ignores_failures: Callable[[], bool] = lambda: False,
         most_rounds: int = MOST_ROUNDS,
     ) -> None:
+        """`ignores_failures`: whether the API server lets a scale-down through that we do not answer."""
         self._around = around
         self._configuration = configuration
         self._locks = locks
         self._announcer = announcer
+        self._ignores_failures = ignores_failures
         self._most_rounds = most_rounds
         self._rounds: dict[asyncio.Task[None], tuple[str, str]] = {}
         """With the key of the pool."""
 
-    async def review(self, review: Review, *, deadline: float) -> Verdict:
-        """The verdict, at `deadline` (by the event loop's clock) at the latest; raises nothing."""
+    async def review(
+        self, review: Review, *, deadline: float, is_listened_to: Callable[[], bool] = lambda: True
+    ) -> Verdict:
+        """The verdict, at `deadline` (by the event loop's clock) at the latest; raises nothing.
+
+        `is_listened_to` says whether whoever asked still waits for it.
+        """
         scale_down, configuration = review.scale_down, self._configuration()
         pool = None if scale_down is None else _pool_of(scale_down, configuration)
         if verdict := early_verdict(review, pool=pool):
@@ -67,7 +74,11 @@ class Drainer:
         round_ = Round(
             scale_down, pool, self._around, ttl_s=configuration.round_ttl, deadline=deadline - reserve_s
         )
-        verdict = self._no_room(round_) or await self._answer(round_, deadline=deadline)
+        verdict = self._no_room(round_)
+        if verdict is None:
+            answer = Answer(is_listened_to)
+            self._start(round_, answer)
+            verdict = await answer.wait(until=deadline, otherwise=out_of_time(scale_down))
         self._announcer.verdict(verdict, round_, seconds=time.monotonic() - started)
         return verdict
 
@@ -84,40 +95,59 @@ class Drainer:
             return locked(round_.scale_down, "several reviews of it are waiting here already")
         return None
 
-    async def _answer(self, round_: Round, *, deadline: float) -> Verdict:
-        """Start a round, and wait for its verdict as long as there is time."""
-        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._start(round_, answer)
-        await asyncio.wait({answer}, timeout=max(0.0, deadline - _now()))
-        _give(answer, out_of_time(round_.scale_down))
-        return answer.result()
-
-    def _start(self, round_: Round, answer: asyncio.Future[Verdict]) -> None:
+    def _start(self, round_: Round, answer: Answer) -> None:
         task = asyncio.create_task(self._conduct(round_, answer))
         self._rounds[task] = round_.pool.key
         task.add_done_callback(self._rounds.pop)
 
-    async def _conduct(self, round_: Round, answer: asyncio.Future[Verdict]) -> None:
+    async def _conduct(self, round_: Round, answer: Answer) -> None:
         """A round to its end, which comes after the answer when there is something to undo."""
         with self._around.telemetry.round():
             try:
                 await self._take_turn(round_, answer)
             except WorkloadLocked as error:
-                _give(answer, locked(round_.scale_down, str(error)))
+                answer.give(locked(round_.scale_down, str(error)))
             except Exception as error:
-                _give(answer, _refusal(round_.scale_down, error))
+                answer.give(_refusal(round_.scale_down, error))
 
-    async def _take_turn(self, round_: Round, answer: asyncio.Future[Verdict]) -> None:
+    async def _take_turn(self, round_: Round, answer: Answer) -> None:
         if verdict := await round_.check():
-            _give(answer, verdict)
+            answer.give(verdict)
         elif round_.scale_down.is_dry_run:
-            _give(answer, await round_.rehearse())
+            answer.give(await round_.rehearse())
         else:
             async with self._locks.hold(
                 round_.pool, wait_s=min(LOCK_WAIT_S, round_.seconds_left / 2)
             ) as lease:
                 verdict = await _verdict(round_, lease)
-                await (_allow if verdict.allowed else _refuse)(verdict, round_, lease, answer)
+                await (self._allow if verdict.allowed else self._refuse)(verdict, round_, lease, answer)
+
+    async def _allow(self, verdict: Verdict, round_: Round, lease: Lease, answer: Answer) -> None:
+        """At once: the longer it takes, the likelier somebody else writes to the workload first."""
+        answer.give(verdict)
+        await _tidy_up(round_, lease, keeps_marks=self._keeps_marks(verdict, round_, answer))
+
+    async def _refuse(self, verdict: Verdict, round_: Round, lease: Lease, answer: Answer) -> None:
+        """Nothing hangs on a moment: when it is read, none but the victims should be draining any more."""
+        keeps = self._keeps_marks(verdict, round_, answer)
+        tidying = asyncio.create_task(_tidy_up(round_, lease, keeps_marks=keeps))
+        await asyncio.wait({tidying}, timeout=max(0.0, min(TIDY_FIRST_S, round_.seconds_left)))
+        answer.give(verdict)
+        await tidying
+
+    def _keeps_marks(self, verdict: Verdict, round_: Round, answer: Answer) -> bool:
+        keeps = keeps_marks(verdict, answer, ignores_failures=self._ignores_failures())
+        if not answer.is_heard:
+            log.warning(
+                "Nobody waits for an answer on %s %s/%s from %d to %d replicas any more: all of it is %s.",
+                round_.scale_down.kind,
+                round_.scale_down.namespace,
+                round_.scale_down.name,
+                round_.scale_down.from_replicas,
+                round_.scale_down.to_replicas,
+                "kept, for failurePolicy: Ignore lets it through" if keeps else "taken back",
+            )
+        return keeps
 
 
 async def _verdict(round_: Round, lease: Lease) -> Verdict:
@@ -125,20 +155,6 @@ async def _verdict(round_: Round, lease: Lease) -> Verdict:
         return await round_.prepare(lease)
     except Exception as error:
         return _refusal(round_.scale_down, error)
-
-
-async def _allow(verdict: Verdict, round_: Round, lease: Lease, answer: asyncio.Future[Verdict]) -> None:
-    """At once: the longer it takes, the likelier somebody else writes to the workload first."""
-    is_in_time = _give(answer, verdict)
-    await _tidy_up(round_, lease, keeps_marks=is_in_time)
-
-
-async def _refuse(verdict: Verdict, round_: Round, lease: Lease, answer: asyncio.Future[Verdict]) -> None:
-    """Nothing hangs on a moment: when it is read, none but the victims should be draining any more."""
-    tidying = asyncio.create_task(_tidy_up(round_, lease, keeps_marks=verdict.reason in MARKS_STAY))
-    await asyncio.wait({tidying}, timeout=max(0.0, min(TIDY_FIRST_S, round_.seconds_left)))
-    _give(answer, verdict)
-    await tidying
 
 
 async def _tidy_up(round_: Round, lease: Lease, *, keeps_marks: bool) -> None:
@@ -161,14 +177,6 @@ def _refusal(scale_down: ScaleDown, error: Exception) -> Verdict:
         return unavailable(scale_down, error)
     log.error("A round failed", exc_info=error)
     return failed(scale_down)
-
-
-def _give(answer: asyncio.Future[Verdict], verdict: Verdict) -> bool:
-    """Answer, unless somebody has; whether this is the answer."""
-    if answer.done():
-        return False
-    answer.set_result(verdict)
-    return True
 
 
 def _now() -> float:

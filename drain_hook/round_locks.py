@@ -52,10 +52,11 @@ class RoundLocks:
         except TimeoutError as error:
             raise WorkloadLocked("another scale-down of it is being prepared here") from error
         try:
-            await self._acquire(lease, deadline)
             try:
+                await self._acquire(lease, deadline)
                 yield lease
             finally:
+                # Also when it could not be acquired: a request without an answer may have taken it.
                 await _give_back(lease)
         finally:
             lock.release()

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
+from drain_hook import picture
 from drain_hook.admission import ScaleDown, Verdict, check_claim
+from drain_hook.cordon import Cordon, Pace, PodWriter, Workers
 from drain_hook.mark_life import is_outdated, record_of, was_drained
 from drain_hook.picture import Picture
 from drain_hook.planner import decide, decide_dry_run, plan_drain
@@ -23,11 +25,10 @@ from shared.marks import Mark
 from shared.pods import Pod, Workload
 from shared.pools import Pool
 
-from drain_hook import picture
-from drain_hook.cordon import Cordon, Pace, PodWriter, Workers
-
 MOST_PLANS = 4
 """A plan is made anew when a worker took a task while it was being drained; so often at most."""
+CONFIRM_AFTER_S = 1.0
+"""A round that lasted longer looks at its Lease again before it allows."""
 INSPECT_S = 1.0
 """For an answer about tasks; a silent worker costs all of it."""
 
@@ -231,7 +232,11 @@ class Round:
         held = await self._hold(plan)
         if held.refusal is None and _targets(held) != _targets(plan):
             return unsettled(self.scale_down)
-        return self._decide(held) if lease.is_held else lost_lock(self.scale_down)
+        verdict = self._decide(held)
+        # The last moment: whoever was paused on the way must not allow what another may be undoing.
+        if verdict.allowed and not await lease.confirm(after_s=CONFIRM_AFTER_S):
+            return lost_lock(self.scale_down)
+        return verdict
 
     async def _hold(self, plan: DrainPlan) -> DrainPlan:
         """Wait a little for victims that are about to finish; silent ones would not tell."""

@@ -69,6 +69,11 @@ class Telemetry:
         self._is_leader = Gauge(
             "drain_hook_reconciler_is_leader", "1 where the reconciler acts.", registry=registry
         )
+        self._fails_open = Gauge(
+            "drain_hook_failure_policy_ignore",
+            "1 while the API server lets scale-downs through that we do not answer.",
+            registry=registry,
+        )
 
     def verdict(self, pool: Pool, verdict: Verdict, *, seconds: float) -> None:
         allowed = str(verdict.allowed).lower()
@@ -92,6 +97,9 @@ class Telemetry:
 
     def leads(self, is_leader: bool) -> None:
         self._is_leader.set(is_leader)
+
+    def fails_open(self, ignores_failures: bool) -> None:
+        self._fails_open.set(ignores_failures)
 
     @contextmanager
     def round(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 from aiohttp import web
@@ -23,7 +24,9 @@ _TIMEOUT = re.compile(r"(\d{1,4}(?:\.\d+)?)s")
 
 
 class Reviewer(Protocol):
-    async def review(self, review: Review, *, deadline: float) -> Verdict: ...
+    async def review(
+        self, review: Review, *, deadline: float, is_listened_to: Callable[[], bool]
+    ) -> Verdict: ...
 
 
 REVIEWER = web.AppKey("REVIEWER", Reviewer)
@@ -32,12 +35,18 @@ REVIEWER = web.AppKey("REVIEWER", Reviewer)
 async def validate(request: web.Request) -> web.Response:
     """The verdict as JSON; 400 with a sentence for what is no review. Retry-After is never sent."""
     # From its arrival: reading the body counts.
-    deadline = asyncio.get_running_loop().time() + SHARE_OF_TIMEOUT * timeout_of(request)
+    now, timeout_s = asyncio.get_running_loop().time, timeout_of(request)
+    deadline, gives_up_at = now() + SHARE_OF_TIMEOUT * timeout_s, now() + timeout_s
+
+    def is_listened_to() -> bool:
+        # An API server that gives up, or whose own caller does, closes the connection.
+        return now() < gives_up_at and request.transport is not None and not request.transport.is_closing()
+
     try:
         review = parse_review(_decode(await _body(request, deadline=deadline)))
     except MalformedReview as error:
         return web.Response(status=400, text=f"{error}\n")
-    verdict = await request.app[REVIEWER].review(review, deadline=deadline)
+    verdict = await request.app[REVIEWER].review(review, deadline=deadline, is_listened_to=is_listened_to)
     reach(FaultPoint.BEFORE_ANSWER)
     return await _sent(web.json_response(render_review(review.uid, verdict)), request)
 

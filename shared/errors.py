@@ -56,11 +56,15 @@ class CertificateError(CeleryHpaError):
 
 
 class KubernetesError(CeleryHpaError):
-    """The Kubernetes API refused a request; `status` is the HTTP code, 0 when there was no answer."""
+    """The Kubernetes API refused a request; `status` is the HTTP code, 0 when there was no answer.
 
-    def __init__(self, message: str, *, status: int = 0) -> None:
+    `retry_after_s` is how long it asks us to wait before the next try, 0.0 when it does not say.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class NotFound(KubernetesError):

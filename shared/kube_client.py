@@ -18,6 +18,7 @@ from shared.kube_documents import (
     Secret,
     TokenUser,
     WatchEvent,
+    WebhookTerms,
     base64_text,
     encoded,
     event_document,
@@ -34,6 +35,8 @@ from shared.kube_documents import (
     secrets_path,
     selectors_query,
     token_user_from,
+    webhook_terms_from,
+    webhooks_path,
     workloads_path,
 )
 from shared.pods import (
@@ -195,9 +198,14 @@ class KubeClient:
         path = f"/apis/apiregistration.k8s.io/v1/apiservices/{quoted(name)}"
         await self._json("PATCH", path, body=body, content_type=MERGE_PATCH)
 
+    async def webhook_terms(self, name: str) -> tuple[WebhookTerms, ...]:
+        """What holds for each webhook of a ValidatingWebhookConfiguration, in its order."""
+        document = await self._json("GET", webhooks_path(name))
+        return tuple(map(webhook_terms_from, document.get("webhooks") or ()))
+
     async def patch_webhook_ca(self, name: str, ca_bundle: bytes) -> None:
         """Make the API server trust this CA (PEM) for every webhook of a ValidatingWebhookConfiguration."""
-        path = f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{quoted(name)}"
+        path = webhooks_path(name)
         document = await self._json("GET", path)
         ca = base64_text(ca_bundle)
         operations = [

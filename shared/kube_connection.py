@@ -116,7 +116,7 @@ class KubeConnection:
             )
             response = reply.response
             if response.status >= 300:
-                raise _refusal(f"{method} {path}", response.status, await response.read())
+                raise _refusal(f"{method} {path}", response, await response.read())
             yield response
         except KubernetesError:
             raise
@@ -167,12 +167,20 @@ async def _keep_token_fresh(loader: Any, configuration: Configuration) -> None:
             return
 
 
-def _refusal(what: str, status: int, body: bytes) -> KubernetesError:
+def _refusal(what: str, response: aiohttp.ClientResponse, body: bytes) -> KubernetesError:
     """The error of a Status reply, as a sentence."""
-    message = body[:200].decode(errors="replace").strip()
+    status, message = response.status, body[:200].decode(errors="replace").strip()
     with suppress(ValueError, AttributeError):
         message = json.loads(body).get("message") or message
-    return error_type(status)(f"{what}: {message} ({status})", status=status)
+    return error_type(status)(
+        f"{what}: {message} ({status})", status=status, retry_after_s=_retry_after_s(response)
+    )
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> float:
+    """kube-apiserver writes whole seconds; a date, which a proxy may write, is not looked at."""
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdecimal() else 0.0
 
 
 def error_type(status: int) -> type[KubernetesError]:

@@ -59,6 +59,17 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookTerms:
+    """What a webhook configuration says of one webhook that gives no answer."""
+
+    name: str
+    failure_policy: str
+    """`Fail` or `Ignore`."""
+    timeout_s: float
+    """How long the API server waits for its answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchEvent:
     """One line of a watch: ADDED, MODIFIED, DELETED or BOOKMARK."""
 
@@ -190,6 +201,19 @@ def secret_from(document: Document) -> Secret:
         data={key: base64.b64decode(value) for key, value in data.items()},
         resource_version=document["metadata"]["resourceVersion"],
     )
+
+
+def webhook_terms_from(webhook: Document) -> WebhookTerms:
+    """Of one entry of `webhooks`; the defaults are those of admissionregistration.k8s.io/v1."""
+    return WebhookTerms(
+        name=webhook["name"],
+        failure_policy=webhook.get("failurePolicy") or "Fail",
+        timeout_s=float(webhook.get("timeoutSeconds") or 10),
+    )
+
+
+def webhooks_path(name: str) -> str:
+    return f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{quoted(name)}"
 
 
 def encoded(data: Mapping[str, bytes]) -> dict[str, str]:

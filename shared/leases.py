@@ -8,7 +8,7 @@ after another has taken over, so whoever holds it must still write with precondi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -51,6 +51,10 @@ class Lease:
         self._seen: LeaseRecord | None = None
         self._seen_at = 0.0
         self._held_until: float | None = None
+        self._confirmed_at = (0.0, 0.0)
+        """When it was last seen to be ours, by both clocks."""
+        self._is_in_doubt = False
+        """Whether a write was sent whose answer is not known: it may have taken the lease."""
 
     @property
     def is_held(self) -> bool:
@@ -81,13 +85,28 @@ class Lease:
         """Prolong it; False when it is not ours any more. Raises KubernetesError."""
         return self._seen is not None and self.is_held and await self._take(self._seen)
 
+    async def confirm(self, *, after_s: float) -> bool:
+        """Whether it is ours; asks when we have not heard so for `after_s`. Raises KubernetesError.
+
+        A process that was paused in between, alone or with its machine, learns here that it was succeeded.
+        """
+        was, now = self._confirmed_at, self._times()
+        # One of the two clocks may have stood still.
+        if max(now[0] - was[0], now[1] - was[1]) < after_s:
+            return self.is_held
+        return await self.renew()
+
     async def release(self) -> None:
         """Give it back, so that the next one need not wait. Raises KubernetesError."""
         held, self._held_until = self._held_until, None
-        if held is None or self._seen is None or self._seen.holder != self._holder:
+        if self._is_in_doubt:
+            await self.look()
+            self._is_in_doubt = False
+        elif held is None:
             return
-        empty = replace(self._seen, holder="", duration_s=1, renewed_at=self._wall_clock())
-        await self._replace(empty)
+        if self._seen is not None and self._seen.holder == self._holder:
+            empty = replace(self._seen, holder="", duration_s=1, renewed_at=self._wall_clock())
+            await self._replace(empty)
 
     def _may_take(self, record: LeaseRecord) -> bool:
         if record.holder in ("", self._holder):
@@ -112,28 +131,33 @@ class Lease:
         record = LeaseRecord(
             holder=self._holder, duration_s=self._duration_s, acquired_at=now, renewed_at=now
         )
-        try:
-            self._see(
-                await self._store.create_lease(namespace=self._namespace, name=self._name, record=record)
-            )
-        except Conflict:
-            return self._hold(asked_at, False)
-        return self._hold(asked_at, True)
+        create = self._store.create_lease(namespace=self._namespace, name=self._name, record=record)
+        return self._hold(asked_at, await self._write(create))
 
     async def _replace(self, record: LeaseRecord) -> bool:
         """Compare and swap by resourceVersion; False when somebody wrote in between."""
+        replacing = self._store.replace_lease(namespace=self._namespace, name=self._name, record=record)
+        return await self._write(replacing)
+
+    async def _write(self, writing: Awaitable[LeaseRecord]) -> bool:
+        self._is_in_doubt = True
         try:
-            self._see(
-                await self._store.replace_lease(namespace=self._namespace, name=self._name, record=record)
-            )
+            self._see(await writing)
         except (Conflict, NotFound):
+            self._is_in_doubt = False
             return False
+        self._is_in_doubt = False
         return True
 
     def _hold(self, asked_at: float, is_ours: bool) -> bool:
         # From before the request left: others count from when they saw the answer to it, which is later.
         self._held_until = asked_at + self._duration_s if is_ours else None
+        if is_ours:
+            self._confirmed_at = self._times()
         return is_ours
+
+    def _times(self) -> tuple[float, float]:
+        return self._clock(), self._wall_clock()
 
     def _see(self, record: LeaseRecord) -> None:
         if self._seen is None or record != self._seen:

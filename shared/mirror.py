@@ -56,6 +56,8 @@ class Mirror(Generic[T]):
         self._clock = clock
         self._resource_version = ""
         self._failures = 0
+        self._asked_to_wait_s = 0.0
+        """By the API server, with the last failure."""
         self._opened_at = 0.0
         self._was_cut_at: float | None = None
         self.items: dict[str, T] = {}
@@ -67,6 +69,7 @@ class Mirror(Generic[T]):
     async def run(self) -> None:
         """Follow the list for ever: whatever fails is tried again, more and more slowly."""
         while True:
+            self._asked_to_wait_s = 0.0
             try:
                 if not self._resource_version:
                     await self._list()
@@ -135,11 +138,15 @@ class Mirror(Generic[T]):
 
     def _log_failure(self, error: KubernetesError) -> None:
         self._failures += 1
+        self._asked_to_wait_s = error.retry_after_s
         # Once when it begins, then with every doubling: a control plane that restarts needs no hundred lines.
         if self._failures & (self._failures - 1) == 0:
             log.warning("%s cannot be followed, trying again: %s", self._path, error)
 
     def _pause_s(self) -> float:
-        """Doubles with every failure, by a random share so that replicas do not come back together."""
+        """Doubles with every failure, by a random share so that replicas do not come back together.
+
+        As long as the API server asks for if that is longer, but never so long that it looks dead.
+        """
         longest: float = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures, 10))
-        return random.uniform(0.5, 1.0) * longest
+        return max(random.uniform(0.5, 1.0) * longest, min(LONGEST_PAUSE_S, self._asked_to_wait_s))

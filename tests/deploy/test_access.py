@@ -59,7 +59,8 @@ CALLS = {
         # RoundLocks, beside the workload; the Reconciler's leadership, beside us
         *holding_a_lease(POOLS),
         *holding_a_lease(OURS),
-        # run_hook(): KubeClient.patch_webhook_ca(), which reads the configuration first
+        # run_hook(): KubeClient.patch_webhook_ca(), which reads the configuration first;
+        # FailurePolicy: KubeClient.webhook_terms()
         *(
             Call(
                 verb,

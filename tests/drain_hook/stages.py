@@ -69,8 +69,12 @@ class Stage:
     clock: Clock = field(default_factory=Clock)
     pace: Pace = AT_ONCE
     most_rounds: int = MOST_ROUNDS
+    ignores_failures: bool = False
+    """The webhook's failurePolicy is Ignore."""
     control: Workers | None = None
     """Real workers in place of `celery`."""
+    holder: str = "hook-1"
+    """Of Leases."""
 
     def __post_init__(self) -> None:
         self.configuration = Configuration(pools=(self.pool,))
@@ -91,7 +95,7 @@ class Stage:
             clock=self.clock.wall,
         )
         self.locks = RoundLocks(
-            self.cluster, holder="hook-1", retry_pause_s=0.005, clock=self.clock.monotonic
+            self.cluster, holder=self.holder, retry_pause_s=0.005, clock=self.clock.monotonic
         )
         self.announcer = Announcer(self.cluster, self.around.telemetry)
         self.drainer = Drainer(
@@ -99,9 +103,10 @@ class Stage:
             configuration=lambda: self.configuration,
             locks=self.locks,
             announcer=self.announcer,
+            ignores_failures=lambda: self.ignores_failures,
             most_rounds=self.most_rounds,
         )
-        self.leadership = self.lease("hook-1")
+        self.leadership = self.lease(self.holder)
         self.reconciler = Reconciler(
             self.around,
             changes=self.cluster.cache,
@@ -132,13 +137,20 @@ class Stage:
         await self.warm.refresh(self.pool)
 
     async def ask(
-        self, from_replicas: int, to_replicas: int, *, within_s: float = 5.0, tidy: bool = True, **claim: Any
+        self,
+        from_replicas: int,
+        to_replicas: int,
+        *,
+        within_s: float = 5.0,
+        tidy: bool = True,
+        is_listened_to: Callable[[], bool] = lambda: True,
+        **claim: Any,
     ) -> Verdict:
         """A review; with `tidy`, what the round does after its answer is waited for."""
         scale_down = self.claim(from_replicas, to_replicas, **claim)
         review = Review(uid=scale_down.review_uid, api_version="admission.k8s.io/v1", scale_down=scale_down)
         deadline = asyncio.get_running_loop().time() + within_s
-        verdict = await self.drainer.review(review, deadline=deadline)
+        verdict = await self.drainer.review(review, deadline=deadline, is_listened_to=is_listened_to)
         if tidy:
             await self.settle()
         return verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Recorder:
         self.asked: list[Review] = []
         self.seconds_left = 0.0
 
-    async def review(self, review: Review, *, deadline: float) -> Verdict:
+    async def review(self, review: Review, *, deadline: float, is_listened_to: Callable[[], bool]) -> Verdict:
         self.asked.append(review)
         self.seconds_left = deadline - asyncio.get_running_loop().time()
         return self.verdict

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shared.errors import Conflict, NotFound
-from shared.kube_documents import LeaseRecord, Secret, TokenUser
+from shared.kube_documents import LeaseRecord, Secret, TokenUser, WebhookTerms
 from shared.pods import (
     Pod,
     ReplicaSet,
@@ -75,6 +75,8 @@ class FakeCluster:
     leases: dict[tuple[str, str], LeaseRecord] = field(default_factory=dict)
     ca_bundles: dict[str, bytes] = field(default_factory=dict)
     """caBundle by "apiservice/NAME" and "webhook/NAME"."""
+    webhooks: dict[str, tuple[WebhookTerms, ...]] = field(default_factory=dict)
+    """By name of the ValidatingWebhookConfiguration."""
     tokens: dict[str, TokenUser] = field(default_factory=dict)
     """Tokens that TokenReview knows."""
     is_allowed: Callable[[Mapping[str, Any]], bool] = lambda spec: True
@@ -310,6 +312,12 @@ class FakeCluster:
     async def patch_api_service_ca(self, name: str, ca_bundle: bytes) -> None:
         await self._enter("patch_api_service_ca", name=name)
         self.ca_bundles[f"apiservice/{name}"] = ca_bundle
+
+    async def webhook_terms(self, name: str) -> tuple[WebhookTerms, ...]:
+        await self._enter("webhook_terms", name=name)
+        if name not in self.webhooks:
+            raise NotFound(f'validatingwebhookconfigurations "{name}" not found', status=404)
+        return self.webhooks[name]
 
     async def patch_webhook_ca(self, name: str, ca_bundle: bytes) -> None:
         await self._enter("patch_webhook_ca", name=name)
