@@ -12,6 +12,7 @@ from itertools import groupby
 
 from drain_hook.costs import is_protected, worker_cost
 from drain_hook.mark_life import is_deletion_pending
+from drain_hook.ordinals import highest_first, ordinal_of
 from drain_hook.victims import deletion_order, removal_class
 from shared.pods import INT32_MIN, Pod, Workload, WorkloadState, celery_node, parse_cost
 from shared.pools import Pool
@@ -29,8 +30,11 @@ class Candidate:
     is_protected: bool
     is_going: bool
     """An earlier scale-down that was let through is about to remove it."""
-    group: tuple[bool, int, bool, int]
-    """Its class, and whether it goes before its like whatever we write: lower groups go first, as a whole."""
+    group: tuple[int, ...]
+    """Its class, and whether it goes before its like whatever we write: lower groups go first, as a whole.
+
+    In a StatefulSet each ordinal is a group of its own: there is no choice.
+    """
     expense: tuple[bool, bool, bool, float]
     """Whether it is silent, is busy, takes new tasks, and its cost: idle ones go first, silent ones last.
 
@@ -52,9 +56,14 @@ def candidates_of(
     """The active pods of a ReplicaSet, in the order in which Kubernetes would remove them as they stand."""
     own = [pod for pod in state.pods if pod.owner_uid == replica_set_uid]
     is_pending = is_deletion_pending(state)
+    in_order = (
+        highest_first(own)
+        if state.workload.goes_by_ordinals
+        else deletion_order(own, related=state.pods, now=now)
+    )
     return tuple(
         _candidate(pod, state.workload, is_pending=is_pending, fleet=fleet, pool=pool, now=now)
-        for pod in deletion_order(own, related=state.pods, now=now)
+        for pod in in_order
     )
 
 
@@ -99,9 +108,15 @@ def _candidate(
         is_silent=is_silent,
         is_protected=worker is not None and is_protected(worker, pool=pool),
         is_going=is_going,
-        group=(*removal_class(pod), _precedence(pod, is_going=is_going)),
+        group=_group(pod, workload, is_going=is_going),
         expense=(is_silent, is_busy and not is_silent, not is_draining, cost),
     )
+
+
+def _group(pod: Pod, workload: Workload, *, is_going: bool) -> tuple[int, ...]:
+    if workload.goes_by_ordinals:
+        return (-ordinal_of(pod),)
+    return (*removal_class(pod), _precedence(pod, is_going=is_going))
 
 
 def _precedence(pod: Pod, *, is_going: bool) -> int:

@@ -92,7 +92,7 @@ class Cordon:
         Raises KubernetesError, after every request has ended.
         """
         return await self._patch_all(
-            (pod, {MARK_ANNOTATION: render_mark(mark), DELETION_COST: str(mark.cost)}) for pod, mark in marks
+            (pod, {MARK_ANNOTATION: render_mark(mark), **_cost_of(mark)}) for pod, mark in marks
         )
 
     async def cancel(self, queues: Queues, *, within_s: float) -> Fleet:
@@ -206,6 +206,11 @@ class Cordon:
 
     def _node(self, pod: Pod) -> str:
         return celery_node(pod.name, worker_name=self._pool.worker_name)
+
+
+def _cost_of(mark: Mark) -> Annotations:
+    """The cost to write with a mark; none in a StatefulSet."""
+    return {} if mark.cost is None else {DELETION_COST: str(mark.cost)}
 
 
 def _former_cost(pod: Pod) -> Annotations:

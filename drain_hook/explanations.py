@@ -66,12 +66,14 @@ def why_first(pod: Pod) -> str:
         return "it is not assigned to a node"
     if pod.phase != "Running":
         return f"it is {pod.phase}"
-    return "" if pod.is_ready else "it is not ready"
+    if not pod.is_ready:
+        return "it is not ready"
+    return "" if pod.is_available else "it has not been ready for minReadySeconds"
 
 
-def describe_protected(pod: Pod, tasks: Iterable[Task], *, now: float) -> str:
-    """A worker that must not be stopped, and the tasks for which it must not."""
-    first = f" (which Kubernetes would remove first, because {why})" if (why := why_first(pod)) else ""
+def describe_protected(pod: Pod, tasks: Iterable[Task], *, why_first: str, now: float) -> str:
+    """A worker that must not be stopped, the tasks for which it must not, and why it is its turn."""
+    first = f" (which Kubernetes would remove first, because {why_first})" if why_first else ""
     return f"{pod.name}{first} runs {describe_tasks(tasks, now=now)}"
 
 

@@ -43,7 +43,7 @@ def record_of(
     pod, earlier = victim.pod, victim.pod.mark
     if earlier and victim.is_going:
         # It goes by the scale-down that was let through, whatever becomes of this one.
-        return replace(earlier, cost=victim.cost, foreign_cost=pod.foreign_cost)
+        return replace(earlier, cost=victim.cost, foreign_cost=_foreign_cost(victim))
     return Mark(
         round=plan.round,
         workload_uid=state.workload.uid,
@@ -56,8 +56,13 @@ def record_of(
         asked_at=now,
         queues=victim.queues,
         cost=victim.cost,
-        foreign_cost=pod.foreign_cost,
+        foreign_cost=_foreign_cost(victim),
     )
+
+
+def _foreign_cost(victim: Victim) -> str | None:
+    """The cost that the mark's replaces; none where it writes none."""
+    return None if victim.cost is None else victim.pod.foreign_cost
 
 
 def was_drained(victim: Victim, workload: Workload, *, now: float, settle_s: float) -> bool:
@@ -73,7 +78,7 @@ def is_outdated(victim: Victim, record: Mark, *, after_s: float) -> bool:
     pod, mark = victim.pod, victim.pod.mark
     return (
         mark is None
-        or pod.cost_annotation != str(record.cost)
+        or pod.own_cost != record.cost
         or mark != replace(record, asked_at=mark.asked_at)
         or record.asked_at - mark.asked_at > after_s
     )

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from drain_hook.admission import ScaleDown
 from drain_hook.candidates import Candidate, most_removable
-from drain_hook.explanations import describe_protected, enumerate_some
+from drain_hook.explanations import describe_protected, enumerate_some, why_first
 from drain_hook.mark_life import is_deletion_pending
+from drain_hook.ordinals import no_others
 from drain_hook.plans import Refusal, Victim
 from drain_hook.victims import is_rollout, removals
 from shared.pods import DELETION_COST, WorkloadState
@@ -25,6 +26,8 @@ CANNOT_PREDICT = Refusal(
 
 def rollout_in_the_way(state: WorkloadState, *, pool: Pool) -> Refusal | None:
     """A refusal while the workload is between two templates, unless its pool allows to scale then."""
+    if state.workload.kind == "CloneSet" and state.workload.is_updating:
+        return Refusal(reason="RolloutInProgress", sentence=_two_revisions(state))
     if pool.drain.during_rollout == "allow" or not is_rollout(state.workload, state.replica_sets, state.pods):
         return None
     if state.workload.observed_generation < state.workload.generation:
@@ -41,8 +44,11 @@ def rollout_in_the_way(state: WorkloadState, *, pool: Pool) -> Refusal | None:
 def deletions_in_the_way(victims: Iterable[Victim], state: WorkloadState) -> Refusal | None:
     """A refusal while Kubernetes still picks pods for an earlier scale-down, and busy ones were to be marked.
 
-    With their low cost it could pick those at once, in place of others and before they are idle.
+    With their low cost it could pick those at once, in place of others and before they are idle. Not so in a
+    StatefulSet, where no cost decides.
     """
+    if state.workload.goes_by_ordinals:
+        return None
     if not is_deletion_pending(state) or not any(v.is_busy and not v.is_going for v in victims):
         return None
     return _not_yet(state, "its pods")
@@ -64,7 +70,12 @@ def protected_in_the_way(
         return None
     possible = _lowest_possible(most, state, scale_down)
     names = [
-        describe_protected(c.pod, filter(pool.is_protected, c.worker.tasks), now=now)
+        describe_protected(
+            c.pod,
+            filter(pool.is_protected, c.worker.tasks),
+            why_first="" if state.workload.goes_by_ordinals else why_first(c.pod),
+            now=now,
+        )
         for uid in short
         for c in candidates[uid]
         if c.is_protected and c.worker
@@ -73,9 +84,16 @@ def protected_in_the_way(
         reason="Protected",
         sentence=(
             f"{scale_down.to_replicas} replicas would stop a protected task: "
-            f"{enumerate_some(names, separator=' | ')}. {_advice(possible)}"
+            f"{enumerate_some(names, separator=' | ')}. {no_others(state.workload.kind)}{_advice(possible)}"
         ),
         possible_replicas=possible,
+    )
+
+
+def _two_revisions(state: WorkloadState) -> str:
+    return (
+        f"{_name(state)} is being updated, or holds pods of two revisions by its updateStrategy. How many of"
+        " each a scale-down removes cannot be told; ask again when all pods have one revision."
     )
 
 

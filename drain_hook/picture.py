@@ -57,14 +57,14 @@ class Picture:
         except NotFound:
             self.state = None
             return None
-        self.state = replace(self.state or WorkloadState(workload=workload), workload=workload)
+        self.state = (self.state or WorkloadState(workload=workload)).with_workload(workload)
         return workload
 
     async def complete(self, *, timeout_s: float) -> None:
         """Pods and workers, after a look. Raises KubernetesError and BrokerUnavailable."""
         cached = self._cache.state(**self._name)
         if cached is not None and self._is_current(cached):
-            self.state = replace(cached, workload=self.known.workload)
+            self.state = cached.with_workload(self.known.workload)
         else:
             self.state = await self._cluster.workload_state(**self._name)
         nodes = answering_nodes(self.state.pods, worker_name=self._pool.worker_name)
@@ -100,5 +100,5 @@ class Picture:
             cached.workload.uid == workload.uid
             and cached.as_of >= self._clock() - TRUSTED_CACHE_S
             and workload.observed_generation == workload.generation
-            and sum(pod.is_active for pod in cached.pods) == workload.status_replicas
+            and cached.counted_pods == workload.status_replicas
         )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from drain_hook.admission import ScaleDown, Verdict
+from drain_hook.availability import with_availability
 from drain_hook.candidates import Candidate, candidates_of, choose
 from drain_hook.explanations import audit, describe_victims, duration, name_victims
 from drain_hook.obstacles import (
@@ -14,6 +15,7 @@ from drain_hook.obstacles import (
     protected_in_the_way,
     rollout_in_the_way,
 )
+from drain_hook.ordinals import no_others
 from drain_hook.plans import DrainPlan, Victim
 from drain_hook.victims import removal_class, removals
 from shared.marks import Mark
@@ -33,7 +35,8 @@ def plan_drain(
     now: float,
 ) -> DrainPlan:
     """Who leaves. A worker that is in neither part of `fleet` counts as silent, and so does one in both."""
-    state = WorkloadState(workload=workload, replica_sets=tuple(replica_sets), pods=tuple(pods))
+    pods = with_availability(workload, pods, now=now)
+    state = WorkloadState(workload=workload, replica_sets=tuple(replica_sets), pods=pods)
     candidates = {
         rs.uid: candidates_of(rs.uid, state, fleet=fleet, pool=pool, now=now) for rs in state.replica_sets
     }
@@ -49,8 +52,10 @@ def plan_drain(
     ):
         return replace(plan, refusal=refusal)
     counts = removals(workload, state.replica_sets, state.pods, to_replicas=scale_down.to_replicas)
-    leaving = {uid: _victims(group, counts[uid], pool=pool) for uid, group in candidates.items()}
-    if not all(_is_predictable(leaving[uid], candidates[uid]) for uid in leaving):
+    leaving = {
+        uid: _victims(group, counts[uid], workload=workload, pool=pool) for uid, group in candidates.items()
+    }
+    if not all(_is_predictable(leaving[uid], candidates[uid], workload) for uid in leaving):
         return replace(plan, refusal=CANNOT_PREDICT)
     victims = tuple(victim for group in leaving.values() for victim in group)
     if refusal := deletions_in_the_way(victims, state):
@@ -77,8 +82,9 @@ def decide(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: float) ->
         )
         return Verdict(allowed=True, reason="Proceeding", message=message, warnings=(message,), audit=notes)
     message = (
-        f"Waiting for {share}: {work}. They take no new tasks and finish what they have; ask again later,"
-        f" as a HorizontalPodAutoscaler does by itself.{_end_of_wait(plan, pool=pool, now=now)}"
+        f"Waiting for {share}: {work}. {no_others(scale_down.kind)}They take no new tasks and finish what"
+        " they have; ask again later, as a HorizontalPodAutoscaler does by itself."
+        f"{_end_of_wait(plan, pool=pool, now=now)}"
     )
     return Verdict(allowed=False, reason="Busy", message=message, audit=notes)
 
@@ -94,13 +100,13 @@ def decide_dry_run(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: f
     )
 
 
-def _victims(candidates: Sequence[Candidate], count: int, *, pool: Pool) -> tuple[Victim, ...]:
+def _victims(
+    candidates: Sequence[Candidate], count: int, *, workload: Workload, pool: Pool
+) -> tuple[Victim, ...]:
     chosen = list(choose(candidates, count))
     leaving = {candidate.pod.uid for candidate, _ in chosen}
-    cost = _cost_to_write(
-        [candidate.pod for candidate, _ in chosen],
-        survivors=[candidate.pod for candidate in candidates if candidate.pod.uid not in leaving],
-    )
+    survivors = [candidate.pod for candidate in candidates if candidate.pod.uid not in leaving]
+    cost = _cost_to_write([c.pod for c, _ in chosen], survivors=survivors, workload=workload)
     return tuple(
         Victim(
             pod=candidate.pod,
@@ -116,17 +122,24 @@ def _victims(candidates: Sequence[Candidate], count: int, *, pool: Pool) -> tupl
     )
 
 
-def _cost_to_write(leaving: Sequence[Pod], *, survivors: Sequence[Pod]) -> int:
-    """One value below every survivor's and below 0; one that stands there from before, if it is so low."""
+def _cost_to_write(leaving: Sequence[Pod], *, survivors: Sequence[Pod], workload: Workload) -> int | None:
+    """One value below every survivor's and below 0; one that stands there from before, if it is so low.
+
+    None where costs decide nothing.
+    """
+    if workload.goes_by_ordinals:
+        return None
     limit = min((pod.deletion_cost for pod in survivors), default=0)
     written = [cost for pod in leaving if (cost := pod.own_cost) is not None and cost < min(limit, 0)]
     return min(written, default=max(INT32_MIN, min(limit, 0) - 1))
 
 
-def _is_predictable(victims: Sequence[Victim], candidates: Sequence[Candidate]) -> bool:
+def _is_predictable(victims: Sequence[Victim], candidates: Sequence[Candidate], workload: Workload) -> bool:
     """Whether Kubernetes will remove exactly these, without criteria that change all the time."""
+    if workload.goes_by_ordinals:
+        return True
     leaving = {victim.pod.uid for victim in victims}
-    last = max(((*removal_class(v.pod), v.cost) for v in victims), default=None)
+    last = max(((*removal_class(v.pod), v.cost or 0) for v in victims), default=None)
     first = min(
         ((*removal_class(c.pod), c.pod.deletion_cost) for c in candidates if c.pod.uid not in leaving),
         default=None,

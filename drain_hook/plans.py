@@ -23,8 +23,9 @@ class Victim:
     """Kubernetes removes it whatever we write: unassigned, Pending or not ready, or none is to be left."""
     is_going: bool = False
     """An earlier scale-down that was let through is about to remove it: its record stays that round's."""
-    cost: int
-    """pod-deletion-cost that must stand on the pod; one value for all victims of a ReplicaSet."""
+    cost: int | None
+    """pod-deletion-cost that must stand on the pod; one value for all victims of a ReplicaSet, None in a
+    StatefulSet."""
     queues: tuple[str, ...]
     """What to cancel, and to give back on release."""
 

@@ -69,7 +69,7 @@ class Round:
         self._picture = Picture(
             pool, cluster=around.cluster, cache=around.cache, warm=around.warm, clock=around.clock
         )
-        self._cordoned: dict[str, int] = {}
+        self._cordoned: dict[str, int | None] = {}
         """Cost by pod uid, of the victims that this round has marked and cancelled, or found so."""
         self._has_asked_all = False
         self._newly_marked: dict[str, Pod] = {}
@@ -161,7 +161,9 @@ class Round:
 
     async def _drain(self, plan: DrainPlan) -> None:
         """Bring every victim to where it is marked, consumes nothing, and has said what it still runs."""
-        fresh = [victim for victim in plan.victims if self._cordoned.get(victim.pod.uid) != victim.cost]
+        fresh = [
+            victim for victim in plan.victims if (victim.pod.uid, victim.cost) not in self._cordoned.items()
+        ]
         workload, settle_s = self._picture.known.workload, self._around.pace.settle_green_s
         drained = [v for v in fresh if was_drained(v, workload, now=self._now(), settle_s=settle_s)]
         consuming = await self._adopt(drained, plan) if drained else []
@@ -186,8 +188,9 @@ class Round:
         marks = [(victim.pod, self._record(victim, plan)) for victim in victims]
         for pod, mark in marks:
             if pod.mark is None:
+                cost = pod.cost_annotation if mark.cost is None else str(mark.cost)
                 self._newly_marked[pod.uid] = replace(
-                    pod, mark=mark, has_mark_annotation=True, cost_annotation=str(mark.cost)
+                    pod, mark=mark, has_mark_annotation=True, cost_annotation=cost
                 )
         with self._phase("mark"):
             written = await self._write(marks)
@@ -312,5 +315,5 @@ class Round:
             raise OutOfTime("the budget of the review is used up")
 
 
-def _targets(plan: DrainPlan) -> frozenset[tuple[str, int]]:
+def _targets(plan: DrainPlan) -> frozenset[tuple[str, int | None]]:
     return frozenset((victim.pod.uid, victim.cost) for victim in plan.victims)

@@ -12,14 +12,18 @@ from collections.abc import Collection, Mapping
 from functools import cmp_to_key
 from typing import Any
 
+from drain_hook.ordinals import count_beyond
 from shared.pods import Pod, ReplicaSet, Workload
 
 _PHASES = {"Pending": 0, "Unknown": 1, "Running": 2}
 
 
-def removal_class(pod: Pod) -> tuple[bool, int, bool]:
-    """What counts before the cost: unassigned, then Pending, then not ready. Lower classes go first."""
-    return (bool(pod.host), _PHASES.get(pod.phase, 2), pod.is_ready)
+def removal_class(pod: Pod) -> tuple[bool, int, bool, bool]:
+    """What counts before the cost: unassigned, then Pending, then not ready. Lower classes go first.
+
+    A CloneSet looks for pods that are not available before it looks for those that are not ready.
+    """
+    return (bool(pod.host), _PHASES.get(pod.phase, 2), pod.is_available, pod.is_ready)
 
 
 def deletion_order(pods: Collection[Pod], *, related: Collection[Pod] = (), now: float) -> tuple[Pod, ...]:
@@ -43,7 +47,7 @@ def is_rollout(workload: Workload, replica_sets: Collection[ReplicaSet], pods: C
     """Whether the workload is between two templates, or its controller has not yet seen its last change."""
     active = _active_pods(pods)
     in_use = [rs for rs in replica_sets if rs.replicas > 0 or active[rs.uid] > 0]
-    return len(in_use) > 1 or workload.observed_generation < workload.generation
+    return len(in_use) > 1 or workload.observed_generation < workload.generation or workload.is_updating
 
 
 def removals(
@@ -54,6 +58,8 @@ def removals(
     Old minus new replicas would be wrong whenever pods are missing or surplus. During a rollout these are the
     removals that the scale-down itself causes; those by which the rollout goes on come on top, scaled or not.
     """
+    if workload.goes_by_ordinals:
+        return {workload.uid: count_beyond(workload, pods, to_replicas=to_replicas)}
     active = _active_pods(pods)
     sizes = _new_sizes(workload, replica_sets, pods, to_replicas=to_replicas)
     return {rs.uid: max(0, active[rs.uid] - sizes[rs.uid]) for rs in replica_sets}

@@ -101,10 +101,17 @@ class KubeClient:
         return tuple(sorted(map(pod_from, listing.items), key=lambda pod: pod.name))
 
     async def workload_state(self, *, kind: str, namespace: str, name: str) -> WorkloadState:
-        """The workload with what belongs to it, as it is now: three calls, the last two side by side."""
+        """The workload with what belongs to it, as it is now: three calls, the last two side by side.
+
+        Two for a workload that owns its pods itself.
+        """
         workload = await self.workload(kind=kind, namespace=namespace, name=name)
         as_of = time.time()
         selector = workload.selector
+        if workload.owns_pods:
+            return state_of(
+                workload, (), await self.pods(namespace=namespace, selector=selector), as_of=as_of
+            )
         try:
             async with asyncio.TaskGroup() as group:
                 sets = group.create_task(self.replica_sets(namespace=namespace, selector=selector))

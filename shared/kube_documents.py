@@ -13,7 +13,11 @@ from shared.pods import Document, Pod, Workload, parse_time
 
 LONGEST_EVENT_MESSAGE = 1024
 
-WORKLOAD_RESOURCES = {"Deployment": ("apps/v1", "deployments")}
+WORKLOAD_RESOURCES = {
+    "Deployment": ("apps/v1", "deployments"),
+    "StatefulSet": ("apps/v1", "statefulsets"),
+    "CloneSet": ("apps.kruise.io/v1alpha1", "clonesets"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,15 +29,17 @@ class Mark:
     changed, or an annotation: Kubernetes counts both for a Deployment."""
     replica_set_generation: int
     """metadata.generation of the pod's ReplicaSet then, which annotations do not raise: a higher one means
-    that the workload was scaled since, also when it has its old size again."""
+    that the workload was scaled since, also when it has its old size again. A StatefulSet
+    and a CloneSet have no ReplicaSets, and are like one in this themselves."""
     since: float
     """When draining began, seconds since the epoch."""
     asked_at: float
     """When a review last wanted this round, seconds since the epoch."""
     queues: tuple[str, ...]
     """What the worker consumed before; given back on release."""
-    cost: int
-    """The pod-deletion-cost we wrote; another value on the pod is somebody else's, written later."""
+    cost: int | None = None
+    """The pod-deletion-cost we wrote; another value on the pod is somebody else's, written later. None in a
+    StatefulSet, where costs decide nothing and none is written."""
     foreign_cost: str | None = None
     """The pod-deletion-cost that stood there before; restored on release."""
 

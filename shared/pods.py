@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ _CANONICAL = re.compile(r"0|-\d+|[1-9]\d*", re.ASCII)
 
 Document = Mapping[str, Any]
 """An object as Kubernetes' JSON has it."""
+
+OWN_THEIR_PODS = frozenset({"StatefulSet", "CloneSet"})
+"""Kinds of workloads without ReplicaSets between them and their pods."""
 
 
 class WorkloadKey(NamedTuple):
@@ -38,11 +41,13 @@ class Pod:
     uid: str
     namespace: str = ""
     owner_uid: str = ""
-    """uid of the ReplicaSet that controls it."""
+    """uid of the ReplicaSet that controls it, or of the StatefulSet or CloneSet."""
     host: str = ""
     """Kubernetes' node it is bound to; empty while it is unassigned. (A node name, here, is Celery's.)"""
     phase: str = "Running"
     is_ready: bool = True
+    is_available: bool = True
+    """False where a CloneSet counts it so: it has not been ready for minReadySeconds yet."""
     ready_since: float | None = None
     """Seconds since the epoch."""
     created_at: float = 0.0
@@ -65,7 +70,8 @@ class Pod:
     @property
     def own_cost(self) -> int | None:
         """The cost that we wrote, while it still stands there; another is somebody else's, written later."""
-        return self.mark.cost if self.mark and self.cost_annotation == str(self.mark.cost) else None
+        cost = self.mark.cost if self.mark else None
+        return cost if cost is not None and self.cost_annotation == str(cost) else None
 
     @property
     def foreign_cost(self) -> str | None:
@@ -99,7 +105,7 @@ class ReplicaSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The Deployment whose replicas are scaled."""
+    """The Deployment, StatefulSet or CloneSet whose replicas are scaled."""
 
     kind: str
     namespace: str
@@ -115,6 +121,23 @@ class Workload:
     max_surge: str = "25%"
     strategy: str = "RollingUpdate"
     is_bypassed: bool = False
+    first_ordinal: int = 0
+    """A StatefulSet's spec.ordinals.start."""
+    min_ready_s: int = 0
+    """spec.minReadySeconds."""
+    is_updating: bool = False
+    """A StatefulSet or CloneSet that has pods of two revisions, or will have; of a Deployment the ReplicaSets
+    tell."""
+
+    @property
+    def owns_pods(self) -> bool:
+        """Whether its pods have no ReplicaSet between."""
+        return self.kind in OWN_THEIR_PODS
+
+    @property
+    def goes_by_ordinals(self) -> bool:
+        """Whether its highest ordinals are removed, whatever stands on the pods."""
+        return self.kind == "StatefulSet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +146,21 @@ class WorkloadState:
 
     workload: Workload
     replica_sets: tuple[ReplicaSet, ...] = ()
-    """Those it controls, by name."""
+    """Those it controls, by name; for a workload that owns its pods itself one that stands for it."""
     pods: tuple[Pod, ...] = ()
-    """Those its ReplicaSets control, by name; terminating ones too."""
+    """Those its ReplicaSets, or it, control, by name; terminating ones too."""
     as_of: float = 0.0
     """Seconds since the epoch: nothing newer than this is known."""
+
+    def with_workload(self, workload: Workload) -> WorkloadState:
+        """The same with a newer state of the workload."""
+        sets = (_stand_in(workload),) if workload.owns_pods else self.replica_sets
+        return replace(self, workload=workload, replica_sets=sets)
+
+    @property
+    def counted_pods(self) -> int:
+        """Pods as the workload's status.replicas counts them: a StatefulSet's terminating ones too."""
+        return len(self.pods) if self.workload.goes_by_ordinals else sum(pod.is_active for pod in self.pods)
 
 
 def parse_cost(text: str | None) -> int:
@@ -186,7 +219,7 @@ def replica_set_from(document: Document) -> ReplicaSet:
 
 
 def workload_from(document: Document, *, kind: str = "Deployment") -> Workload:
-    """A Workload from a Deployment's JSON."""
+    """A Workload from the JSON of a Deployment, StatefulSet or CloneSet."""
     metadata, spec, status = document["metadata"], document["spec"], document.get("status", {})
     strategy = spec.get("strategy") or {}
     rolling = strategy.get("rollingUpdate") or {}
@@ -203,6 +236,9 @@ def workload_from(document: Document, *, kind: str = "Deployment") -> Workload:
         max_surge=str(rolling.get("maxSurge", "25%")),
         strategy=strategy.get("type", "RollingUpdate"),
         is_bypassed=(metadata.get("annotations") or {}).get(BYPASS_ANNOTATION) == "true",
+        first_ordinal=(spec.get("ordinals") or {}).get("start") or 0,
+        min_ready_s=spec.get("minReadySeconds") or 0,
+        is_updating=kind in OWN_THEIR_PODS and _is_updating(kind, spec, status),
     )
 
 
@@ -210,7 +246,10 @@ def state_of(
     workload: Workload, replica_sets: Collection[ReplicaSet], pods: Collection[Pod], *, as_of: float
 ) -> WorkloadState:
     """What belongs to the workload: its selector may fit others' objects too."""
-    own = sorted((s for s in replica_sets if s.owner_uid == workload.uid), key=lambda s: s.name)
+    if workload.owns_pods:
+        own = [_stand_in(workload)]
+    else:
+        own = sorted((s for s in replica_sets if s.owner_uid == workload.uid), key=lambda s: s.name)
     owners = {s.uid for s in own}
     return WorkloadState(
         workload=workload,
@@ -244,6 +283,30 @@ def answering_nodes(pods: Iterable[Pod], *, worker_name: str) -> frozenset[str]:
         for pod in pods
         if pod.phase == "Running" and not pod.is_terminating
     )
+
+
+def _stand_in(workload: Workload) -> ReplicaSet:
+    """A workload that owns its pods, as the ReplicaSet it has not; its generation moves with spec only."""
+    return ReplicaSet(
+        name=workload.name,
+        uid=workload.uid,
+        replicas=workload.replicas,
+        owner_uid=workload.uid,
+        generation=workload.generation,
+    )
+
+
+def _is_updating(kind: str, spec: Document, status: Document) -> bool:
+    if status.get("currentRevision") == status.get("updateRevision"):
+        return False
+    strategy = spec.get("updateStrategy") or {}
+    if kind != "StatefulSet":
+        return True
+    if strategy.get("type") == "OnDelete":
+        return False
+    # Below the partition the old revision stays, for as long as the user likes.
+    kept: int = (strategy.get("rollingUpdate") or {}).get("partition") or 0
+    return bool(status.get("updatedReplicas", 0) < spec.get("replicas", 1) - kept)
 
 
 def _condition(status: Document, kind: str) -> Document:

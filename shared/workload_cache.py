@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from shared.kube_documents import pods_path, replica_sets_path, workloads_path
 from shared.mirror import Mirror, Source
 from shared.pods import (
+    OWN_THEIR_PODS,
     Document,
     Pod,
     ReplicaSet,
@@ -95,7 +96,10 @@ class WorkloadCache:
 
 
 class _Followed:
-    """One workload: a mirror of itself and, as soon as its selector is known, of ReplicaSets and pods."""
+    """One workload: a mirror of itself and, as soon as its selector is known, of ReplicaSets and pods.
+
+    One that owns its pods itself has no ReplicaSets.
+    """
 
     def __init__(
         self, source: Source, key: WorkloadKey, *, spawn: Spawn, on_change: Callable[[], None]
@@ -131,14 +135,10 @@ class _Followed:
 
     def _gathered(self) -> WorkloadState | None:
         workload = self._workloads.items.get(self._key.name)
-        if workload is None or self._replica_sets is None or self._pods is None or not self.is_synced:
+        if workload is None or self._pods is None or not self.is_synced:
             return None
-        return state_of(
-            workload,
-            tuple(self._replica_sets.items.values()),
-            tuple(self._pods.items.values()),
-            as_of=0.0,
-        )
+        sets = tuple(self._replica_sets.items.values()) if self._replica_sets else ()
+        return state_of(workload, sets, tuple(self._pods.items.values()), as_of=0.0)
 
     def stop(self) -> None:
         for task in self._tasks:
@@ -149,7 +149,7 @@ class _Followed:
         return tuple(mirror for mirror in (self._replica_sets, self._pods) if mirror is not None)
 
     def _as_of(self) -> float:
-        """Now, or when the first of the three watches was cut."""
+        """Now, or when the first of the watches was cut."""
         cuts = (mirror.cut_at for mirror in (self._workloads, *self._dependants))
         return min((cut for cut in cuts if cut is not None), default=time.time())
 
@@ -173,9 +173,10 @@ class _Followed:
             self._tasks.pop().cancel()
         self._selector = selector
         namespace = self._key.namespace
-        self._replica_sets = self._mirror(replica_sets_path(namespace), replica_set_from, selector)
+        if self._key.kind not in OWN_THEIR_PODS:
+            self._replica_sets = self._mirror(replica_sets_path(namespace), replica_set_from, selector)
         self._pods = self._mirror(pods_path(namespace), pod_from, selector)
-        self._tasks += [self._spawn(self._replica_sets), self._spawn(self._pods)]
+        self._tasks += [self._spawn(mirror) for mirror in self._dependants]
 
     def _mirror(self, path: str, parse: Callable[[Document], T], selector: str) -> Mirror[T]:
         return Mirror(

@@ -39,7 +39,7 @@ def verdict(plan: DrainPlan, **drain: Any) -> Verdict:
     return decide(plan, scale_down=scale_down(8, 6), pool=pool(drain=drain), now=NOW)
 
 
-def costs(plan: DrainPlan) -> set[int]:
+def costs(plan: DrainPlan) -> set[int | None]:
     return {victim.cost for victim in plan.victims}
 
 
