@@ -4,38 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
-from drain_hook.admission import ScaleDown, Verdict
-from drain_hook.explanations import enumerate_some
+from drain_hook.admission import Review, ScaleDown, Verdict
+from drain_hook.explanations import describe_victim, enumerate_some
 from drain_hook.rounds import Round
 from drain_hook.telemetry import Telemetry
 from shared.errors import KubernetesError
-from shared.pods import Workload
+from shared.pods import Pod, Workload
+from shared.pools import Pool
 
 log = logging.getLogger(__name__)
 
 COMPONENT = "celery-hpa-drain-hook"
 MOST_REMEMBERED = 1000
 """Workloads whose last verdict is remembered, so that the next review does not say the same again."""
+MOST_PODS_TOLD = 20
+"""Pods of one round that get an Event of their own; the annotation is on all of them."""
+
+_WITH_WORK_LEFT = frozenset({"Busy", "Proceeding"})
+_WHY_IN_A_ROUND = {
+    "Unused": "other workers go in this scale-down",
+    "TakenBack": "the scale-down was not allowed",
+}
 
 
 class EventWriter(Protocol):
     async def create_event(
-        self, *, involved: Workload, reason: str, message: str, component: str, type: str = "Normal"
+        self, *, involved: Workload | Pod, reason: str, message: str, component: str, type: str = "Normal"
     ) -> None: ...
 
 
 class Announcer:
     """Says each thing once; Events are written in the background, for nobody waits for them."""
 
-    def __init__(self, events: EventWriter, telemetry: Telemetry) -> None:
+    def __init__(
+        self, events: EventWriter, telemetry: Telemetry, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._events = events
         self._telemetry = telemetry
+        self._clock = clock
         self._last: dict[tuple[str, str], str] = {}
         """What the last Event said, by namespace and name of the workload."""
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def passed(self, verdict: Verdict, review: Review, pool: Pool | None) -> None:
+        """What is let through without a round; only where a pool is concerned is it worth a line."""
+        if pool is None or review.scale_down is None:
+            log.debug("Review %s passes: %s", review.uid, verdict.message)
+            return
+        self._telemetry.verdict(pool, verdict, seconds=0.0)
+        log.info("%s", verdict.message, extra=_claim(verdict, review.scale_down, pool))
 
     def verdict(self, verdict: Verdict, round_: Round, *, seconds: float) -> None:
         """Once for each answer to a review of one of our workloads."""
@@ -61,12 +82,22 @@ class Announcer:
         ):
             kind = "Normal" if verdict.allowed else "Warning"
             self._event(workload, _event_reason(verdict), verdict.message, type=kind)
+            if verdict.reason in _WITH_WORK_LEFT:
+                self._tell_busy_pods(round_)
 
-    def released(self, workload: Workload, pods: list[str], why: str) -> None:
-        """Pods that the reconciler gave back, and why in a sentence."""
-        message = f"Given back: {enumerate_some(pods)}, because {why}."
+    def given_back(self, round_: Round) -> None:
+        """What a round released, once it has ended."""
+        for reason, pods in round_.given_back.items():
+            if round_.workload is not None and pods:
+                self.released(round_.workload, pods, _WHY_IN_A_ROUND[reason])
+
+    def released(self, workload: Workload, pods: Collection[Pod], why: str) -> None:
+        """Pods that were given back, and why in half a sentence."""
+        message = f"Given back: {enumerate_some([pod.name for pod in pods])}, because {why}."
         log.info("%s %s/%s: %s", workload.kind, workload.namespace, workload.name, message)
         self._event(workload, "DrainReleased", message, type="Normal")
+        for pod in list(pods)[:MOST_PODS_TOLD]:
+            self._event(pod, "DrainReleased", f"Not draining any more, because {why}.", type="Normal")
 
     async def close(self) -> None:
         """Wait for Events that are on their way."""
@@ -82,10 +113,18 @@ class Announcer:
             self._last.pop(next(iter(self._last)))
         return self._last[key] != said
 
-    def _event(self, workload: Workload, reason: str, message: str, *, type: str) -> None:
+    def _tell_busy_pods(self, round_: Round) -> None:
+        """What `kubectl describe pod` should show of a worker that is waited for."""
+        busy, claim = round_.plan.busy if round_.plan else (), round_.scale_down
+        change = f"{claim.kind} {claim.name} from {claim.from_replicas} to {claim.to_replicas} replicas"
+        for victim in busy[:MOST_PODS_TOLD]:
+            work = describe_victim(victim, now=self._clock())
+            self._event(victim.pod, "Draining", f"For the scale-down of {change}: {work}.", type="Normal")
+
+    def _event(self, involved: Workload | Pod, reason: str, message: str, *, type: str) -> None:
         self._start(
             self._events.create_event(
-                involved=workload, reason=reason, message=message, component=COMPONENT, type=type
+                involved=involved, reason=reason, message=message, component=COMPONENT, type=type
             )
         )
 
@@ -111,17 +150,8 @@ async def _or_tell(writing: Coroutine[Any, Any, None]) -> None:
 
 def _fields(verdict: Verdict, round_: Round, *, seconds: float) -> dict[str, object]:
     """The plan as fields of the log line; task names are in the message, arguments nowhere."""
-    scale_down, plan = round_.scale_down, round_.plan
-    fields: dict[str, object] = {
-        "allowed": verdict.allowed,
-        "reason": verdict.reason,
-        "namespace": scale_down.namespace,
-        "workload": scale_down.name,
-        "pool": round_.pool.name,
-        "from_replicas": scale_down.from_replicas,
-        "to_replicas": scale_down.to_replicas,
-        "user": scale_down.username,
-        "dry_run": scale_down.is_dry_run,
+    plan = round_.plan
+    fields = _claim(verdict, round_.scale_down, round_.pool) | {
         "seconds": round(seconds, 4),
         "phases": {name: round(spent, 4) for name, spent in round_.seconds.items()},
     }
@@ -136,5 +166,22 @@ def _fields(verdict: Verdict, round_: Round, *, seconds: float) -> dict[str, obj
             "silent": list(plan.silent),
             "protected": list(plan.protected),
             "unused": [pod.name for pod in plan.releases],
+            "costs": {victim.pod.name: victim.cost for victim in plan.victims},
+            "waited_for_since": plan.since,
         }
     return fields
+
+
+def _claim(verdict: Verdict, scale_down: ScaleDown, pool: Pool) -> dict[str, object]:
+    """Who asked for what, and what became of it."""
+    return {
+        "allowed": verdict.allowed,
+        "reason": verdict.reason,
+        "namespace": scale_down.namespace,
+        "workload": scale_down.name,
+        "pool": pool.name,
+        "from_replicas": scale_down.from_replicas,
+        "to_replicas": scale_down.to_replicas,
+        "user": scale_down.username,
+        "dry_run": scale_down.is_dry_run,
+    }

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from drain_hook.explanations import describe_mark
 from shared.errors import Conflict, KubernetesUnavailable, NotFound
 from shared.faults import FaultPoint, reach
-from shared.marks import MARK_ANNOTATION, Mark, render_mark
+from shared.marks import MARK_ANNOTATION, SUMMARY_ANNOTATION, Mark, render_mark
 from shared.pods import DELETION_COST, Pod, celery_node
 from shared.pools import Pool
 from shared.workers import Fleet, WorkerSnapshot
@@ -91,9 +92,7 @@ class Cordon:
 
         Raises KubernetesError, after every request has ended.
         """
-        return await self._patch_all(
-            (pod, {MARK_ANNOTATION: render_mark(mark), **_cost_of(mark)}) for pod, mark in marks
-        )
+        return await self._patch_all((pod, {**_record_of(mark), **_cost_of(mark)}) for pod, mark in marks)
 
     async def cancel(self, queues: Queues, *, within_s: float) -> Fleet:
         """Cancel these consumers; the answers of those that consume nothing any more, the others as silent.
@@ -131,7 +130,7 @@ class Cordon:
         back = await self.give_back(queues)
         reach(FaultPoint.AFTER_GIVE_BACK)
         free = [pod for pod in pods if self._node(pod) not in queues or self._node(pod) in back]
-        await self._patch_all((pod, {MARK_ANNOTATION: None, **_former_cost(pod)}) for pod in free)
+        await self._patch_all((pod, {**_NO_RECORD, **_former_cost(pod)}) for pod in free)
         return tuple(free)
 
     async def give_back(self, queues: Queues) -> frozenset[str]:
@@ -206,6 +205,14 @@ class Cordon:
 
     def _node(self, pod: Pod) -> str:
         return celery_node(pod.name, worker_name=self._pool.worker_name)
+
+
+_NO_RECORD: Annotations = {MARK_ANNOTATION: None, SUMMARY_ANNOTATION: None}
+
+
+def _record_of(mark: Mark) -> Annotations:
+    """For us and for people, in one write: whoever sees a worker draining can see why."""
+    return {MARK_ANNOTATION: render_mark(mark), SUMMARY_ANNOTATION: describe_mark(mark)}
 
 
 def _cost_of(mark: Mark) -> Annotations:

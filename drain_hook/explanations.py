@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from drain_hook.plans import DrainPlan, Victim
+from shared.marks import Mark
 from shared.pods import Pod
 from shared.workers import Task
 
@@ -75,6 +77,15 @@ def describe_protected(pod: Pod, tasks: Iterable[Task], *, why_first: str, now: 
     """A worker that must not be stopped, the tasks for which it must not, and why it is its turn."""
     first = f" (which Kubernetes would remove first, because {why_first})" if why_first else ""
     return f"{pod.name}{first} runs {describe_tasks(tasks, now=now)}"
+
+
+def describe_mark(mark: Mark) -> str:
+    """Why a pod is being drained, and since when; what it runs changes, so Events tell that."""
+    since = datetime.fromtimestamp(mark.since, UTC)
+    return (
+        f"since {since:%Y-%m-%dT%H:%M:%SZ}, for the scale-down from {mark.from_replicas} to"
+        f" {mark.to_replicas} replicas (round {mark.round}): it takes no new tasks"
+    )
 
 
 def audit(plan: DrainPlan) -> dict[str, str]:

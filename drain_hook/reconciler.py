@@ -38,12 +38,12 @@ LEADER_LEASE_S = 15
 RENEW_EVERY_S = 4.0
 
 _WHY = {
-    Ending.COPIED: "their drain record was copied from another pod, or cannot be read",
-    Ending.FOREIGN: "they were drained for another workload",
+    Ending.COPIED: "the drain record was copied from another pod, or cannot be read",
+    Ending.FOREIGN: "the drain record is about another workload",
     Ending.SCALED_UP: "the workload was scaled up again, or further",
     Ending.SPARED: "the scale-down is done, and Kubernetes deleted other pods",
-    Ending.FORGOTTEN: "nobody asked for their scale-down again",
-    Ending.DISMISSED: "their pool is not in the configuration any more",
+    Ending.FORGOTTEN: "nobody asked for the scale-down again",
+    Ending.DISMISSED: "the pool is not in the configuration any more",
 }
 
 
@@ -186,7 +186,7 @@ class Reconciler:
         self._around.telemetry.released(pool, ending, len(free))
         if ending is Ending.SPARED:
             self._around.telemetry.mispredicted(pool, len(free))
-        self._announcer.released(state.workload, [pod.name for pod in free], _WHY[ending])
+        self._announcer.released(state.workload, free, _WHY[ending])
 
     async def _mend(self, pool: Pool, deviations: Collection[Deviation]) -> None:
         """Ask these workers once more, and tell those that are still wrong."""

@@ -63,6 +63,8 @@ class Round:
         """The last plan that was made."""
         self.seconds: dict[str, float] = {}
         """Spent in each phase."""
+        self.given_back: dict[str, tuple[Pod, ...]] = {}
+        """Pods released by this round, by why."""
         self._around = around
         self._ttl_s = ttl_s
         self._deadline = deadline
@@ -267,6 +269,7 @@ class Round:
     async def _release(self, pods: Collection[Pod], *, reason: str) -> None:
         with self._phase("release"):
             free = await self._cordon.release(pods)
+        self.given_back[reason] = free
         self._around.telemetry.released(self.pool, reason, len(free))
 
     async def _was_applied(self) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 MARK_ANNOTATION = "celery-hpa.io/drain"
+SUMMARY_ANNOTATION = "celery-hpa.io/draining"
+"""The same in a sentence, for `kubectl describe pod`; nothing reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

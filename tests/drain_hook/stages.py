@@ -27,7 +27,7 @@ from shared.pools import Configuration, Pool
 from shared.workers import Task
 from tests.drain_hook import builders
 from tests.fakes.celery import FakeCelery, fake_worker
-from tests.fakes.kubernetes import FakeCluster
+from tests.fakes.kubernetes import Event, FakeCluster
 
 NAMESPACE, QUEUES = "apps", frozenset({"default"})
 AT_ONCE = Pace(
@@ -204,6 +204,10 @@ class Stage:
     @property
     def commands(self) -> list[str]:
         return [call.method for call in self.celery.calls if call.method.endswith("_consumer")]
+
+    def events_of(self, name: str) -> list[Event]:
+        """Those on the workload, `worker`, or on a pod."""
+        return [event for event in self.cluster.events if event.involved.name == name]
 
     def mark(self, pod: str) -> Mark:
         mark = self.pods[pod].mark

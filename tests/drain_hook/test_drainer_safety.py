@@ -331,11 +331,10 @@ async def test_verdicts_are_events_on_the_workload() -> None:
     await scene.ask(2, 1)
     scene.finish("worker-0", "worker-1")
     await scene.ask(2, 1)
-    assert [(event.reason, event.type) for event in scene.cluster.events] == [
+    assert [(event.reason, event.type) for event in scene.events_of("worker")] == [
         ("ScaleDownRefused", "Warning"),
         ("ScaleDownDrained", "Normal"),
     ]
-    assert {event.involved.name for event in scene.cluster.events} == {"worker"}
 
 
 async def test_the_same_refusal_is_an_event_once() -> None:
@@ -344,14 +343,14 @@ async def test_the_same_refusal_is_an_event_once() -> None:
     for ahead_s in (0.0, 15.0, 30.0):
         scene.clock.ahead_s = ahead_s
         await scene.ask(1, 0)
-    assert len(scene.cluster.events) == 1
+    assert len(scene.events_of("worker")) == len(scene.events_of("worker-0")) == 1
 
 
 async def test_what_was_not_drained_is_not_called_so() -> None:
     """Let through with work left is another Event than drained."""
     scene = stage(1, busy={"worker-0": [running()]}, drain={"whenBusy": "proceed", "holdSeconds": 0})
     assert (await scene.ask(1, 0)).reason == "Proceeding"
-    assert [event.reason for event in scene.cluster.events] == ["ScaleDownAllowed"]
+    assert [event.reason for event in scene.events_of("worker")] == ["ScaleDownAllowed"]
 
 
 async def test_a_review_that_is_repeated_is_an_event_once() -> None:
