@@ -66,7 +66,7 @@ class Drainer:
         scale_down, configuration = review.scale_down, self._configuration()
         pool = None if scale_down is None else _pool_of(scale_down, configuration)
         if verdict := early_verdict(review, pool=pool):
-            log.debug("Review %s passes: %s", review.uid, verdict.message)
+            self._announcer.passed(verdict, review, pool)
             return verdict
         assert scale_down is not None, "early_verdict() lets nothing else through"
         assert pool is not None, "early_verdict() lets nothing else through"
@@ -109,6 +109,7 @@ class Drainer:
                 answer.give(locked(round_.scale_down, str(error)))
             except Exception as error:
                 answer.give(_refusal(round_.scale_down, error))
+        self._announcer.given_back(round_)
 
     async def _take_turn(self, round_: Round, answer: Answer) -> None:
         if verdict := await round_.check():
