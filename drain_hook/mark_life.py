@@ -121,17 +121,39 @@ def is_deletion_pending(state: WorkloadState) -> bool:
     workload, counts = state.workload, _active_pods(state)
     in_use = [rs for rs in state.replica_sets if rs.replicas > 0 or counts[rs.uid] > 0]
     return (
-        workload.observed_generation < workload.generation
-        or any(counts[rs.uid] > rs.replicas for rs in in_use)
-        or any(_has_not_heard(rs, workload.replicas) for rs in in_use)
+        any(counts[rs.uid] > rs.replicas for rs in in_use)
+        or any(_has_not_heard(rs, workload) for rs in in_use)
         # During a rollout there are more pods than replicas by right; the lines above see those deletions.
         or (len(in_use) <= 1 and counts.total() > workload.replicas)
     )
 
 
-def _has_not_heard(replica_set: ReplicaSet, replicas: int) -> bool:
-    """Whether our copy of a ReplicaSet dates from before the Deployment controller passed the new size on."""
-    return replica_set.replicas > 0 and replica_set.desired_replicas not in (None, replicas)
+def may_be_lowered_unseen(state: WorkloadState) -> bool:
+    """Whether the controller may be about to carry out a scale-down that was let through and then reverted.
+
+    It has not seen the workload's last change, which is most often an annotation; but somebody has been
+    drained since an earlier one.
+    """
+    workload = state.workload
+    return workload.observed_generation < workload.generation and any(
+        pod.is_active
+        and pod.mark is not None
+        and pod.mark.workload_uid == workload.uid
+        and pod.mark.generation < workload.generation
+        for pod in state.pods
+    )
+
+
+def _has_not_heard(replica_set: ReplicaSet, workload: Workload) -> bool:
+    """Whether our copy of a ReplicaSet dates from before the Deployment controller passed the new size on.
+
+    What else changes the workload's generation, as annotations do, is of no interest here.
+    """
+    if replica_set.replicas == 0:
+        return False
+    if replica_set.desired_replicas is None:
+        return workload.observed_generation < workload.generation
+    return replica_set.desired_replicas != workload.replicas
 
 
 def _active_pods(state: WorkloadState) -> Counter[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
 from drain_hook.admission import ScaleDown
 from drain_hook.candidates import Candidate, most_removable
-from drain_hook.explanations import describe_protected, enumerate_some, why_first
-from drain_hook.mark_life import is_deletion_pending
+from drain_hook.explanations import describe_protected, duration, enumerate_some, why_first
+from drain_hook.mark_life import is_deletion_pending, may_be_lowered_unseen
 from drain_hook.ordinals import no_others
 from drain_hook.plans import Refusal, Victim
-from drain_hook.victims import is_rollout, removals
+from drain_hook.rollouts import is_rollout, present_set, seconds_without_progress
+from drain_hook.victims import removals_at
 from shared.pods import DELETION_COST, WorkloadState
 from shared.pools import Pool
 
@@ -24,21 +24,23 @@ CANNOT_PREDICT = Refusal(
 )
 
 
-def rollout_in_the_way(state: WorkloadState, *, pool: Pool) -> Refusal | None:
-    """A refusal while the workload is between two templates, unless its pool allows to scale then."""
-    if state.workload.kind == "CloneSet" and state.workload.is_updating:
+def rollout_in_the_way(state: WorkloadState, *, pool: Pool, now: float) -> Refusal | None:
+    """A refusal while the workload is between two templates, unless its pool allows to scale then.
+
+    A rollout that has not moved for `drain.maxRolloutWait` is stuck: it must not keep the workload large for
+    ever, and what a scale-down takes from it can be foreseen as nothing else moves.
+    """
+    workload, drain = state.workload, pool.drain
+    if workload.kind == "CloneSet" and workload.is_updating:
         return Refusal(reason="RolloutInProgress", sentence=_two_revisions(state))
-    if pool.drain.during_rollout == "allow" or not is_rollout(state.workload, state.replica_sets, state.pods):
+    if drain.during_rollout == "allow" or not is_rollout(workload, state.replica_sets, state.pods):
         return None
-    if state.workload.observed_generation < state.workload.generation:
+    if workload.owns_pods and workload.observed_generation < workload.generation:
         return _not_yet(state, "its controller")
-    return Refusal(
-        reason="RolloutInProgress",
-        sentence=(
-            f"A rollout of {_name(state)} is in progress. Ask again when it is done, or set"
-            f" drain.duringRollout: allow for pool {pool.name}."
-        ),
-    )
+    stuck_s = 0.0 if workload.owns_pods else seconds_without_progress(workload, state.replica_sets, now=now)
+    if stuck_s >= drain.max_rollout_wait:
+        return None
+    return Refusal(reason="RolloutInProgress", sentence=_amid_a_rollout(state, pool=pool))
 
 
 def deletions_in_the_way(victims: Iterable[Victim], state: WorkloadState) -> Refusal | None:
@@ -49,9 +51,12 @@ def deletions_in_the_way(victims: Iterable[Victim], state: WorkloadState) -> Ref
     """
     if state.workload.goes_by_ordinals:
         return None
-    if not is_deletion_pending(state) or not any(v.is_busy and not v.is_going for v in victims):
-        return None
-    return _not_yet(state, "its pods")
+    busy = [victim for victim in victims if victim.is_busy and not victim.is_going]
+    if (busy and is_deletion_pending(state)) or (
+        may_be_lowered_unseen(state) and any(victim.pod.mark is None for victim in busy)
+    ):
+        return _not_yet(state, "its pods")
+    return None
 
 
 def protected_in_the_way(
@@ -64,7 +69,7 @@ def protected_in_the_way(
 ) -> Refusal | None:
     """A refusal when so many pods could only go if a worker with a protected task went too."""
     most = {uid: most_removable(group) for uid, group in candidates.items()}
-    counts = _counts(state, scale_down.to_replicas)
+    counts = removals_at(state.workload, state.replica_sets, state.pods)(scale_down.to_replicas)
     short = [uid for uid in candidates if counts[uid] > most[uid]]
     if not short:
         return None
@@ -97,6 +102,26 @@ def _two_revisions(state: WorkloadState) -> str:
     )
 
 
+def _amid_a_rollout(state: WorkloadState, *, pool: Pool) -> str:
+    sentence = (
+        f"A rollout of {_name(state)} is in progress{_former_pods(state)}. Ask again when it is done, or set"
+        f" drain.duringRollout: allow for pool {pool.name}."
+    )
+    if state.workload.owns_pods:
+        return sentence
+    limit = duration(pool.drain.max_rollout_wait)
+    return f"{sentence} When it has made no progress for {limit}, scale-downs go on beside it."
+
+
+def _former_pods(state: WorkloadState) -> str:
+    if state.workload.owns_pods:
+        return ""
+    present = present_set(state.workload, state.replica_sets)
+    pods = [pod for pod in state.pods if pod.is_active]
+    former = sum(present is None or pod.owner_uid != present.uid for pod in pods)
+    return f": {former} of its {len(pods)} pods are of a former template"
+
+
 def _not_yet(state: WorkloadState, who: str) -> Refusal:
     return Refusal(
         reason="RolloutInProgress",
@@ -115,16 +140,13 @@ def _advice(possible: int | None) -> str:
 
 
 def _lowest_possible(most: Mapping[str, int], state: WorkloadState, scale_down: ScaleDown) -> int | None:
-    """The lowest number of replicas at which nobody protected has to go; None when there is none."""
+    """The lowest number of replicas at which nobody protected has to go; None when there is none.
+
+    Amid a rollout a number may be possible below one that is not, as shares are rounded: so try all.
+    """
+    counts_at = removals_at(state.workload, state.replica_sets, state.pods)
 
     def is_possible(replicas: int) -> bool:
-        return all(count <= most[uid] for uid, count in _counts(state, replicas).items())
+        return all(count <= most[uid] for uid, count in counts_at(replicas).items())
 
-    # Fewer replicas never make fewer pods go, so the possible ones are all at the upper end.
-    range_ = range(scale_down.to_replicas, scale_down.from_replicas)
-    first = bisect_left(range_, True, key=is_possible)
-    return range_[first] if first < len(range_) and is_possible(range_[first]) else None
-
-
-def _counts(state: WorkloadState, to_replicas: int) -> Mapping[str, int]:
-    return removals(state.workload, state.replica_sets, state.pods, to_replicas=to_replicas)
+    return next(filter(is_possible, range(scale_down.to_replicas, scale_down.from_replicas)), None)

@@ -47,7 +47,7 @@ def plan_drain(
         silent=tuple(sorted(c.node for c in everyone if c.is_silent)),
         protected=tuple(sorted(c.node for c in everyone if c.is_protected)),
     )
-    if refusal := rollout_in_the_way(state, pool=pool) or protected_in_the_way(
+    if refusal := rollout_in_the_way(state, pool=pool, now=now) or protected_in_the_way(
         candidates, state, scale_down, pool=pool, now=now
     ):
         return replace(plan, refusal=refusal)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +19,8 @@ BYPASS_ANNOTATION = "celery-hpa.io/bypass"
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 _CANONICAL = re.compile(r"0|-\d+|[1-9]\d*", re.ASCII)
 """Kubernetes looks at the first character only: `-`, 1 to 9, or `0` alone."""
+
+_TEMPLATE_HASH = "pod-template-hash"
 
 Document = Mapping[str, Any]
 """An object as Kubernetes' JSON has it."""
@@ -101,6 +105,8 @@ class ReplicaSet:
     """The annotation deployment.kubernetes.io/max-replicas."""
     revision: int = 0
     generation: int = 0
+    template: str = ""
+    """A digest of its pod template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +125,13 @@ class Workload:
     observed_generation: int = 0
     status_replicas: int = 0
     max_surge: str = "25%"
+    max_unavailable: str = "25%"
     strategy: str = "RollingUpdate"
+    template: str = ""
+    """A digest of a Deployment's pod template, the same as that of its ReplicaSet; empty for other kinds."""
+    is_paused: bool = False
+    progressed_at: float = 0.0
+    """When its condition Progressing was last updated, seconds since the epoch; 0 when it has none."""
     is_bypassed: bool = False
     first_ordinal: int = 0
     """A StatefulSet's spec.ordinals.start."""
@@ -215,6 +227,7 @@ def replica_set_from(document: Document) -> ReplicaSet:
         max_replicas=_integer(annotations.get("deployment.kubernetes.io/max-replicas")),
         revision=_integer(annotations.get("deployment.kubernetes.io/revision")) or 0,
         generation=metadata.get("generation", 0),
+        template=_template_digest(document),
     )
 
 
@@ -234,7 +247,11 @@ def workload_from(document: Document, *, kind: str = "Deployment") -> Workload:
         observed_generation=status.get("observedGeneration", 0),
         status_replicas=status.get("replicas", 0),
         max_surge=str(rolling.get("maxSurge", "25%")),
+        max_unavailable=str(rolling.get("maxUnavailable", "25%")),
         strategy=strategy.get("type", "RollingUpdate"),
+        template="" if kind in OWN_THEIR_PODS else _template_digest(document),
+        is_paused=bool(spec.get("paused")),
+        progressed_at=parse_time(_condition(status, "Progressing").get("lastUpdateTime")) or 0.0,
         is_bypassed=(metadata.get("annotations") or {}).get(BYPASS_ANNOTATION) == "true",
         first_ordinal=(spec.get("ordinals") or {}).get("start") or 0,
         min_ready_s=spec.get("minReadySeconds") or 0,
@@ -307,6 +324,17 @@ def _is_updating(kind: str, spec: Document, status: Document) -> bool:
     # Below the partition the old revision stays, for as long as the user likes.
     kept: int = (strategy.get("rollingUpdate") or {}).get("partition") or 0
     return bool(status.get("updatedReplicas", 0) < spec.get("replicas", 1) - kept)
+
+
+def _template_digest(document: Document) -> str:
+    """The same for a Deployment and the ReplicaSet of its template, which has one label more."""
+    template = document.get("spec", {}).get("template")
+    if not template:
+        return ""
+    metadata = template.get("metadata") or {}
+    labels = {k: v for k, v in (metadata.get("labels") or {}).items() if k != _TEMPLATE_HASH}
+    text = json.dumps({**template, "metadata": {**metadata, "labels": labels}}, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _condition(status: Document, kind: str) -> Document:

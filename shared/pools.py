@@ -153,6 +153,8 @@ class Drain(_Model):
     hold_seconds: Annotated[Number, Field(ge=0, le=25)] = 2.0
     """How long one review may wait for victims that are about to finish."""
     during_rollout: Literal["deny", "allow"] = "deny"
+    max_rollout_wait: PositiveSeconds = 3600.0
+    """A rollout that has made no progress for so long is stuck: scale-downs go on as with allow."""
 
 
 class Pool(_Model):

@@ -136,6 +136,15 @@ def test_surplus_pods_of_a_rollout_are_no_pending_deletion() -> None:
     assert is_deletion_pending(replace(rollout, pods=(*pods, pod("old-6"))))
 
 
+def test_an_annotation_that_the_controller_has_not_seen_is_no_pending_deletion() -> None:
+    """Somebody who writes to the workload all the time must not keep a survivor from working."""
+    assert ending(marked("w-0"), state(6, replicas=6, generation=9, observed=8)) is Ending.SPARED
+    unknown = replace(replica_set(replicas=6), desired_replicas=None)
+    assert is_deletion_pending(
+        replace(state(6, replicas=6, generation=9, observed=8), replica_sets=(unknown,))
+    )
+
+
 @given(
     replicas=st.integers(0, 12),
     generation=st.integers(1, 5),

@@ -410,24 +410,71 @@ def test_a_protected_worker_that_did_not_answer_this_time_stays_protected() -> N
     assert refused(plan(pods(2), 0, fleet=unheard)) == ("Protected", 1)
 
 
+def half_done(**fields: Any) -> dict[str, Any]:
+    """A rollout from `old` to `rs-1` that has made no progress for ten minutes."""
+    return {
+        "workload": workload(template="new", progressed_at=NOW - 600, **fields),
+        "replica_sets": [
+            replica_set("old", 5, revision=1, template="old", desired_replicas=8, max_replicas=10),
+            replica_set(replicas=5, revision=2, template="new", desired_replicas=8, max_replicas=10),
+        ],
+    }
+
+
+def halves() -> list[Pod]:
+    """Its pods."""
+    return [*pods(5), *(pod(f"old-{n}", owner_uid="old") for n in range(5))]
+
+
 def test_a_rollout_is_refused() -> None:
     """Unless the pool says otherwise; nothing is possible then, so no number is named."""
-    sets = [replica_set("old", 2, revision=1), replica_set(revision=2)]
-    made = plan(pods(8), 6, replica_sets=sets)
+    made = plan(halves(), 6, from_replicas=8, **half_done())
     assert refused(made) == ("RolloutInProgress", None)
     assert made.refusal is not None
     assert made.refusal.sentence == (
-        "A rollout of Deployment apps/worker is in progress. Ask again when it is done, or set"
-        " drain.duringRollout: allow for pool default."
+        "A rollout of Deployment apps/worker is in progress: 5 of its 10 pods are of a former template. Ask"
+        " again when it is done, or set drain.duringRollout: allow for pool default. When it has made no"
+        " progress for 1 h, scale-downs go on beside it."
     )
 
 
-def test_a_change_that_the_controller_has_not_seen_is_refused() -> None:
-    """It may be a rollout that is about to begin."""
-    made = plan(pods(8), 6, workload=workload(observed_generation=2))
+def test_a_stuck_rollout_is_planned_for() -> None:
+    """It must not keep the workload large for ever; and while nothing moves the split can be foreseen."""
+    limits = [pool(drain={"maxRolloutWait": limit}) for limit in ("11m", "10m")]
+    waits, goes_on = (plan(halves(), 6, from_replicas=8, pool=p, **half_done()) for p in limits)
+    assert refused(waits) == ("RolloutInProgress", None)
+    assert goes_on.refusal is None
+    assert leaving(goes_on) == ["old-0", "w-0"]
+
+
+def test_a_template_that_the_controller_has_not_seen_is_refused() -> None:
+    """The rollout is about to begin, however old the last one is."""
+    fresh = workload(observed_generation=2, template="new", progressed_at=NOW - 1e6)
+    made = plan(pods(8), 6, workload=fresh, replica_sets=[replica_set(template="old", desired_replicas=8)])
     assert refused(made) == ("RolloutInProgress", None)
     assert made.refusal is not None
-    assert "ask again in a moment" in made.refusal.sentence
+    assert "8 of its 8 pods are of a former template" in made.refusal.sentence
+
+
+def test_an_annotation_that_the_controller_has_not_seen_is_no_rollout() -> None:
+    """Somebody who writes to the workload all the time must not keep it from being scaled."""
+    crowd, busy = pods(8), {name: [task()] for name in names(8)}
+    restless = workload(observed_generation=2, template="new")
+    sets = [replica_set(template="new", desired_replicas=8)]
+    assert leaving(plan(crowd, 6, busy=busy, workload=restless, replica_sets=sets)) == ["w-0", "w-1"]
+
+
+def test_an_unseen_change_after_a_round_may_be_a_scale_down_that_was_reverted() -> None:
+    """The controller may still carry it out: nobody busy is marked in addition until it has looked."""
+    crowd, busy = [marked("w-0", generation=2), *pods(8)[1:]], {name: [task()] for name in names(8)}
+    sets = [replica_set(desired_replicas=8)]
+    unseen, seen = (
+        plan(crowd, 6, busy=busy, workload=workload(observed_generation=n), replica_sets=sets) for n in (2, 3)
+    )
+    assert refused(unseen) == ("RolloutInProgress", None)
+    assert leaving(seen) == ["w-0", "w-1"]
+    again = plan(crowd, 7, busy=busy, workload=workload(observed_generation=2), replica_sets=sets)
+    assert leaving(again) == ["w-0"], "who drains already is in no new danger"
 
 
 def test_busy_workers_are_not_marked_while_kubernetes_deletes_for_the_last_scale_down() -> None:

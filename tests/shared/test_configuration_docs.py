@@ -41,7 +41,7 @@ def as_documented(default: Any) -> str:
 
 def documented(path: str) -> str:
     """Durations are documented as they are written."""
-    return {"`5s`": "`5`", "`1m`": "`60`", "`40s`": "`40`"}.get(ROWS[path], ROWS[path])
+    return {"`5s`": "`5`", "`1m`": "`60`", "`40s`": "`40`", "`1h`": "`3600`"}.get(ROWS[path], ROWS[path])
 
 
 def test_every_key_is_documented_with_its_default() -> None:

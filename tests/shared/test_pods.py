@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.sandbox.controllers.deployments import new_replica_set
 from shared.marks import MARK_ANNOTATION, Mark, parse_mark, render_mark
 from shared.pods import (
     BYPASS_ANNOTATION,
@@ -151,8 +152,37 @@ def test_a_workload_from_a_deployment() -> None:
     }
     read = workload_from(document)
     assert read.replicas == 1, "spec.replicas defaults to 1 in a Deployment"
-    assert (read.max_surge, read.is_bypassed) == ("1", True)
+    assert (read.max_surge, read.max_unavailable, read.is_bypassed) == ("1", "0", True)
     assert (read.generation, read.observed_generation, read.status_replicas) == (4, 3, 2)
+
+
+def test_a_replica_set_has_the_template_of_its_deployment() -> None:
+    """But for one label of its own; a template that was changed since is another."""
+    labels = {"creationTimestamp": None, "labels": {"app": "worker"}}
+    template = {"metadata": labels, "spec": {"containers": [{"name": "worker", "image": "worker:1"}]}}
+    deployment: dict[str, Any] = {
+        "metadata": {"name": "worker", "namespace": "default", "uid": "u"},
+        "spec": {"selector": {"matchLabels": {"app": "worker"}}, "template": template},
+    }
+    owned = new_replica_set(deployment, replicas=1, revision=1)
+    owned["metadata"]["uid"] = "r"
+    restarted = {**template, "metadata": {**labels, "annotations": {"restartedAt": "now"}}}
+    changed = {**deployment, "spec": {**deployment["spec"], "template": restarted}}
+    assert workload_from(deployment).template == replica_set_from(owned).template != ""
+    assert workload_from(changed).template != replica_set_from(owned).template
+
+
+def test_when_a_rollout_made_progress_is_read_from_its_condition() -> None:
+    """And whether it is paused."""
+    progressing = {"type": "Progressing", "status": "False", "lastUpdateTime": "2026-11-23T11:06:34Z"}
+    read = workload_from(
+        {
+            "metadata": {"name": "worker", "namespace": "default", "uid": "u"},
+            "spec": {"paused": True},
+            "status": {"conditions": [{"type": "Available"}, progressing]},
+        }
+    )
+    assert (read.progressed_at, read.is_paused) == (parse_time("2026-11-23T11:06:34Z"), True)
 
 
 def test_a_replica_set_tells_what_its_deployment_told_it() -> None:

@@ -124,7 +124,7 @@ def test_a_ratio_is_exact_in_quotes_or_without(text: object) -> None:
         (
             {"drain": {"zzz": 1}},
             "pools[0].drain.zzz: this key is not known; "
-            "there are duringRollout, enabled, holdSeconds, maxWait, whenBusy",
+            "there are duringRollout, enabled, holdSeconds, maxRolloutWait, maxWait, whenBusy",
         ),
     ],
 )
