@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from shared.errors import BrokerUnavailable, KubernetesUnavailable
 from shared.leases import Lease
 from shared.marks import MARK_ANNOTATION
 from shared.pods import BYPASS_ANNOTATION, Pod
-from tests.drain_hook.stages import NAMESPACE, QUEUES, Stage, node, running, stage
+from tests.drain_hook.stages import AT_ONCE, NAMESPACE, QUEUES, Stage, node, running, stage
 from tests.fakes.celery import Call
 from tests.fakes.kubernetes import FakeCluster
 
@@ -224,6 +225,23 @@ async def test_a_failed_patch_is_tried_once_more() -> None:
     scene.cluster.refusals["patch_pod"] = [UNAVAILABLE]
     assert (await scene.ask(2, 1)).allowed
     assert len(scene.cluster.calls_of("patch_pod")) == 2
+
+
+async def test_a_patch_is_tried_again_when_the_api_server_says_so() -> None:
+    """It asked for a moment's patience, which a review has."""
+    scene = stage(2, pace=replace(AT_ONCE, longest_retry_pause_s=0.05))
+    scene.cluster.refusals["patch_pod"] = [KubernetesUnavailable("busy", status=429, retry_after_s=0.05)]
+    started = asyncio.get_running_loop().time()
+    assert (await scene.ask(2, 1)).allowed
+    assert asyncio.get_running_loop().time() - started >= 0.05
+
+
+async def test_an_api_server_that_wants_long_peace_is_left_in_it() -> None:
+    """No review has time for that: refused at once, and what was marked is given back."""
+    scene = stage(2)
+    scene.cluster.refusals["patch_pod"] = [KubernetesUnavailable("busy", status=429, retry_after_s=60.0)]
+    assert (await scene.ask(2, 1)).reason == "KubernetesUnavailable"
+    assert is_clean(scene)
 
 
 async def test_a_victim_that_cannot_be_marked_ends_the_round() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from drain_hook.round_locks import LEASE_DURATION_S, RoundLocks, WorkloadLocked
 from shared.errors import KubernetesUnavailable
+from shared.kube_documents import LeaseRecord
 from tests.drain_hook.builders import pool
 from tests.drain_hook.stages import Clock
 from tests.fakes.kubernetes import FakeCluster
@@ -91,3 +92,20 @@ async def test_a_look_does_not_disturb_the_round_of_this_process() -> None:
         await locks.look(POOL)
         assert not cluster.calls
         assert await lease.renew()
+
+
+async def test_a_lease_that_may_have_been_taken_is_given_back() -> None:
+    """The answer to the request that took it was lost; the other replica need not wait for half a minute."""
+
+    class Forgetful(FakeCluster):
+        async def create_lease(self, *, namespace: str, name: str, record: LeaseRecord) -> LeaseRecord:
+            await super().create_lease(namespace=namespace, name=name, record=record)
+            raise KubernetesUnavailable("no answer")
+
+    cluster = Forgetful()
+    one, two = replica(cluster, "one"), replica(cluster, "two")
+    with pytest.raises(KubernetesUnavailable):
+        async with one.hold(POOL, wait_s=1.0):
+            pytest.fail("nobody knows whether it is ours")
+    async with two.hold(POOL, wait_s=0.0) as lease:
+        assert lease.is_held

@@ -114,6 +114,19 @@ async def test_a_refusal_is_not_tried_again(api: Scripted, kube: KubeClient) -> 
     assert len(api.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("1", 1.0), ("30", 30.0), ("-1", 0.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0)]
+)
+async def test_how_long_we_are_asked_to_wait_is_told(
+    api: Scripted, kube: KubeClient, header: str, seconds: float
+) -> None:
+    """Whoever has the time waits so long; nobody waits here."""
+    api.answer = lambda _: web.Response(status=429, headers={"Retry-After": header})
+    with pytest.raises(KubernetesUnavailable) as caught:
+        await kube.pods(namespace="default", selector="")
+    assert caught.value.retry_after_s == seconds
+
+
 async def test_an_answer_that_does_not_come_in_time_is_unavailable(api: Scripted, kube: KubeClient) -> None:
     api.is_silent = True
     with pytest.raises(KubernetesUnavailable):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import KubernetesUnavailable
+from shared.kube_documents import LeaseRecord
 from shared.leases import Lease
 from tests.fakes.kubernetes import FakeCluster
 
@@ -165,3 +166,78 @@ async def test_it_is_held_no_longer_than_others_would_wait(cluster: FakeCluster,
     assert not first.is_held
     assert not await first.renew()
     assert await first.acquire()
+
+
+async def test_it_is_confirmed_without_a_call_for_a_moment(cluster: FakeCluster, clocks: Clocks) -> None:
+    """Most rounds are over by then."""
+    first = lease(cluster, "one", clocks)
+    await first.acquire()
+    cluster.calls.clear()
+    clocks.now += 0.9
+    assert await first.confirm(after_s=1.0)
+    assert cluster.calls == []
+
+
+async def test_after_that_the_api_server_is_asked(cluster: FakeCluster, clocks: Clocks) -> None:
+    """Whoever took it meanwhile is seen, whatever our own clock says about how long it lasts."""
+    first = lease(cluster, "one", clocks)
+    await first.acquire()
+    clocks.now += 1.0
+    assert await first.confirm(after_s=1.0)
+    stolen = replace(cluster.leases["default", "a-lease"], holder="two", resource_version="another")
+    cluster.leases["default", "a-lease"] = stolen
+    clocks.now += 1.0
+    assert not await first.confirm(after_s=1.0)
+
+
+async def test_a_pause_of_the_whole_machine_is_noticed(cluster: FakeCluster, clocks: Clocks) -> None:
+    """The monotonic clock of a suspended machine stands still, so by it nothing has happened."""
+    wall_clock = [1_000_000.0]
+    first = Lease(
+        cluster,
+        **WHERE,
+        holder="one",
+        duration_s=15,
+        clock=clocks.monotonic,
+        wall_clock=lambda: wall_clock[0],
+    )
+    await first.acquire()
+    stolen = replace(cluster.leases["default", "a-lease"], holder="two", resource_version="another")
+    cluster.leases["default", "a-lease"] = stolen
+    wall_clock[0] += 60.0
+    assert first.is_held
+    assert not await first.confirm(after_s=1.0)
+
+
+class ForgetfulCluster(FakeCluster):
+    """Writes of leases take effect, and the answer to the first is lost."""
+
+    is_lost = True
+
+    async def create_lease(self, *, namespace: str, name: str, record: LeaseRecord) -> LeaseRecord:
+        written = await super().create_lease(namespace=namespace, name=name, record=record)
+        if self.is_lost:
+            self.is_lost = False
+            raise KubernetesUnavailable("no answer")
+        return written
+
+
+async def test_what_may_have_been_taken_is_given_back(clocks: Clocks) -> None:
+    """Otherwise every other replica would have to wait until it runs out."""
+    cluster = ForgetfulCluster()
+    first, second = lease(cluster, "one", clocks), lease(cluster, "two", clocks)
+    with pytest.raises(KubernetesUnavailable):
+        await first.acquire()
+    assert cluster.leases["default", "a-lease"].holder == "one"
+    await first.release()
+    assert await second.acquire()
+
+
+async def test_what_may_have_been_taken_is_left_to_whoever_has_it(clocks: Clocks) -> None:
+    cluster = FakeCluster(refusals={"create_lease": [KubernetesUnavailable("no answer")]})
+    first, second = lease(cluster, "one", clocks), lease(cluster, "two", clocks)
+    with pytest.raises(KubernetesUnavailable):
+        await first.acquire()
+    assert await second.acquire()
+    await first.release()
+    assert cluster.leases["default", "a-lease"].holder == "two"

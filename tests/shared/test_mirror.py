@@ -11,6 +11,7 @@ from shared.errors import Gone, KubernetesUnavailable
 from shared.kube_documents import Listing, WatchEvent
 from shared.mirror import Mirror
 from shared.pods import Document
+from tests.model.virtual_time import VirtualLoop
 
 
 class ScriptedSource:
@@ -156,3 +157,21 @@ async def test_a_watch_that_breaks_at_once_again_and_again_is_not_heard() -> Non
     listed_at = cuts[0]
     assert cuts.count(None) == 4
     assert {cut for cut in cuts if cut is not None} == {listed_at}
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "least_s", "most_s"), [(4.0, 4.0, 4.0), (0.0, 0.1, 0.2), (99.0, 10.0, 10.0)]
+)
+def test_an_api_server_that_asks_to_be_left_alone_is(asked_s: float, least_s: float, most_s: float) -> None:
+    """Priority and fairness answers 429 with Retry-After; but nobody makes us look away for minutes."""
+    busy = KubernetesUnavailable("too many requests", status=429, retry_after_s=asked_s)
+    source = ScriptedSource(lists=[busy, listing("1")], watches=[[]])
+    loop = VirtualLoop()
+    try:
+        mirror = Mirror(source, "/things", parse=read, on_change=lambda: None, clock=loop.time)
+        task = loop.create_task(mirror.run())
+        loop.run(source.is_exhausted.wait())
+        task.cancel()
+    finally:
+        loop.end()
+    assert least_s <= loop.time() <= most_s
