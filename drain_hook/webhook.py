@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from aiohttp import web
@@ -67,8 +68,9 @@ def webhook_app(reviewer: Reviewer) -> web.Application:
 
 async def _sent(response: web.Response, request: web.Request) -> web.Response:
     """Send it ourselves rather than on return, so that there is a point right after it."""
-    await response.prepare(request)
-    await response.write_eof()
+    with suppress(ConnectionError):  # whoever asked has hung up
+        await response.prepare(request)
+        await response.write_eof()
     reach(FaultPoint.AFTER_ANSWER)
     return response
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 
 from drain_hook.admission import Review, Verdict
@@ -122,6 +123,29 @@ async def test_a_body_that_never_ends_is_not_waited_for() -> None:
         is_over.set()
     assert (response.status, text) == (400, "The body did not arrive whole, or cannot be decoded.\n")
     assert recorder.asked == []
+
+
+async def test_whoever_hangs_up_before_the_answer_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The API server does when its own caller has given up; the log is for what somebody should mend."""
+    is_asked, has_hung_up = asyncio.Event(), asyncio.Event()
+
+    class Slow(Recorder):
+        async def review(
+            self, review: Review, *, deadline: float, is_listened_to: Callable[[], bool]
+        ) -> Verdict:
+            is_asked.set()
+            await has_hung_up.wait()
+            while is_listened_to():  # noqa: ASYNC110  (no event tells that a transport closes)
+                await asyncio.sleep(0)
+            return self.verdict
+
+    async with TestServer(webhook_app(Slow(REFUSED))) as server, ClientSession() as session:
+        asking = asyncio.create_task(session.post(server.make_url("/validate"), json=recorded_review()))
+        await is_asked.wait()
+        asking.cancel()
+        await asyncio.wait({asking})
+        has_hung_up.set()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_body_in_another_encoding_than_it_says_is_400() -> None:
