@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from functools import cmp_to_key
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
 from drain_hook.ordinals import count_beyond
 from drain_hook.rollouts import count, lost_pods
@@ -33,14 +35,14 @@ def deletion_order(pods: Collection[Pod], *, related: Collection[Pod] = (), now:
     goes. Without them the pods themselves are counted.
     """
     crowd = Counter(pod.host for pod in related or pods if pod.is_active)
-    rank = {
-        pod.uid: (*removal_class(pod), pod.deletion_cost, -crowd[pod.host]) for pod in pods if pod.is_active
-    }
-
-    def compare(one: Pod, other: Pod) -> int:
-        return _sign(rank[one.uid], rank[other.uid]) or _compare_ages(one, other, now=now)
-
-    return tuple(sorted((pod for pod in pods if pod.is_active), key=cmp_to_key(compare)))
+    ranked = [
+        ((*removal_class(pod), pod.deletion_cost, -crowd[pod.host]), _aged(pod, now=now))
+        for pod in pods
+        if pod.is_active
+    ]
+    # Most pods differ in nothing but what counts last. Comparing that is slow: only like ones are compared.
+    groups = groupby(sorted(ranked, key=itemgetter(0)), key=itemgetter(0))
+    return tuple(one.pod for _, like in groups for one in sorted((aged for _, aged in like), key=_BY_AGE))
 
 
 def removals(
@@ -64,28 +66,49 @@ def removals_at(
     return lambda to_replicas: lost_pods(workload, replica_sets, headcount, to_replicas=to_replicas)
 
 
-def _compare_ages(one: Pod, other: Pod, *, now: float) -> int:
-    """The criteria after the cost and the crowd: ready for less time, more restarts, newer."""
-    ready = one.is_ready and other.is_ready
+class _Age(NamedTuple):
+    """Compared by its logarithm, so that among pods of like age the uid decides, as by chance."""
+
+    since: float
+    """Seconds since the epoch; 0 when it is not set."""
+    logarithm: int
+
+
+class _Aged(NamedTuple):
+    """A pod with what counts after the cost and the crowd, worked out once and compared often."""
+
+    pod: Pod
+    ready: _Age
+    created: _Age
+
+
+def _aged(pod: Pod, *, now: float) -> _Aged:
+    return _Aged(pod, _age(pod.ready_since or 0.0, now=now), _age(pod.created_at, now=now))
+
+
+def _age(since: float, *, now: float) -> _Age:
+    return _Age(since, _log_age(since, now=now))
+
+
+def _compare(one: _Aged, other: _Aged) -> int:
+    """Ready for less time, more restarts, newer; whether they are ready has been looked at before."""
+    by_chance = _sign(one.pod.uid, other.pod.uid)
     return (
-        (
-            _younger_first(one, other, one.ready_since or 0.0, other.ready_since or 0.0, now=now)
-            if ready
-            else 0
-        )
-        or _sign(other.restarts, one.restarts)
-        or _younger_first(one, other, one.created_at, other.created_at, now=now)
+        (_younger_first(one.ready, other.ready, by_chance) if one.pod.is_ready else 0)
+        or other.pod.restarts - one.pod.restarts
+        or _younger_first(one.created, other.created, by_chance)
     )
 
 
-def _younger_first(one: Pod, other: Pod, since: float, other_since: float, *, now: float) -> int:
-    """Ages are compared by their logarithm, so that among pods of like age the uid decides, as by chance."""
-    if since == other_since:
+def _younger_first(one: _Age, other: _Age, by_chance: int) -> int:
+    if one.since == other.since:
         return 0
-    if not since or not other_since:  # a time that is not set goes first
-        return -1 if not since else 1
-    by_age = _log_age(since, now=now) - _log_age(other_since, now=now)
-    return by_age or _sign(one.uid, other.uid)
+    if not one.since or not other.since:  # a time that is not set goes first
+        return -1 if not one.since else 1
+    return one.logarithm - other.logarithm or by_chance
+
+
+_BY_AGE = cmp_to_key(_compare)
 
 
 def _log_age(since: float, *, now: float) -> int:
@@ -93,6 +116,6 @@ def _log_age(since: float, *, now: float) -> int:
     return nanoseconds.bit_length() - 1 if nanoseconds > 0 else -1
 
 
-def _sign(one: Any, other: Any) -> int:
-    """-1, 0 or 1 for two values of one ordered type."""
+def _sign(one: str, other: str) -> int:
+    """-1, 0 or 1."""
     return int(one > other) - int(one < other)

@@ -6,10 +6,12 @@ about several keys are validators of the last of them, so that they report besid
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -37,6 +39,9 @@ from shared.errors import ConfigurationError, Mistake
 from shared.pods import WorkloadKey
 from shared.strict_yaml import load_yaml
 from shared.workers import Task
+
+_MOST_NAMES = 10_000
+"""Task names whose label is remembered."""
 
 
 def _supported_kind(value: object) -> object:
@@ -196,14 +201,24 @@ class Pool(_Model):
 
     def is_protected(self, task: Task) -> bool:
         """Whether a label says that this task must never be stopped."""
-        return any(rule.protect for rule in self._rules(task))
+        return self._label_of(task.name)[0]
 
     def weight(self, task: Task) -> float:
         """The weight of the first label rule that fits and does not merely protect; 1 without one."""
-        return next((rule.weight for rule in self._rules(task) if "weight" in rule.model_fields_set), 1.0)
+        return self._label_of(task.name)[1]
 
-    def _rules(self, task: Task) -> Iterable[LabelRule]:
-        return (rule for rule in self.labels if fnmatchcase(task.name, rule.task))
+    @cached_property
+    def _label_of(self) -> Callable[[str], tuple[bool, float]]:
+        """Protection and weight by task name: names are few, and a plan asks for thousands of tasks."""
+        rules = [(re.compile(translate(rule.task)).match, rule) for rule in self.labels]
+
+        @lru_cache(maxsize=_MOST_NAMES)
+        def label_of(name: str) -> tuple[bool, float]:
+            fitting = [rule for fits, rule in rules if fits(name)]
+            weights = (rule.weight for rule in fitting if "weight" in rule.model_fields_set)
+            return any(rule.protect for rule in fitting), next(weights, 1.0)
+
+        return label_of
 
 
 class Configuration(_Model):
