@@ -70,6 +70,11 @@ class Picture:
         nodes = answering_nodes(self.state.pods, worker_name=self._pool.worker_name)
         self.fleet = await self._warm.of(self._pool, nodes, timeout_s=timeout_s)
 
+    async def list_pods(self) -> None:
+        """The pods as they are now, for the workload that was looked at. Raises KubernetesError."""
+        live = await self._cluster.workload_state(**self._name)
+        self.state = live.with_workload(self.known.workload)
+
     def queues_of(self, node: str) -> frozenset[str]:
         """What a worker said it consumes; nothing when it is silent."""
         worker = self.fleet.workers.get(node)

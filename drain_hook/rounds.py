@@ -74,8 +74,8 @@ class Round:
         self._cordoned: dict[str, int | None] = {}
         """Cost by pod uid, of the victims that this round has marked and cancelled, or found so."""
         self._has_asked_all = False
-        self._newly_marked: dict[str, Pod] = {}
-        """By uid, those that had no mark before; also when the PATCH failed, for it may have taken effect."""
+        self._newly_marked: set[str] = set()
+        """uids of those that had no mark before; also when the PATCH failed, for it may have taken effect."""
 
     # The steps, in order.
 
@@ -102,7 +102,7 @@ class Round:
             drained, plan = plan, self._make_plan()
             if _targets(plan) == _targets(drained):
                 return await self._conclude(plan, lease)
-            plan = await self._plan_on_fresh_answers()
+            plan = await self._plan_on_fresh_answers(drained)
         return self._decide(plan) if plan.refusal is not None else unsettled(self.scale_down)
 
     async def release_unused(self) -> None:
@@ -112,7 +112,7 @@ class Round:
     async def take_back(self) -> None:
         """Undo what this round did, unless the workload shows that it was applied after all. Raises too."""
         if self._newly_marked and not await self._was_applied():
-            await self._release(tuple(self._newly_marked.values()), reason="TakenBack")
+            await self._release(self._newly_marked, reason="TakenBack")
 
     def has_leftovers(self, *, keeps_marks: bool) -> bool:
         """Whether there is something to release, or to take back."""
@@ -151,12 +151,15 @@ class Round:
         reach(FaultPoint.AFTER_PLAN)
         return self.plan
 
-    async def _plan_on_fresh_answers(self) -> DrainPlan:
+    async def _plan_on_fresh_answers(self, drained: DrainPlan) -> DrainPlan:
         """What we remembered of the victims was out of date, and so may be the rest: ask everybody, once."""
         if not self._has_asked_all:
             self._has_asked_all = True
             with self._phase("ask"):
                 await self._ask(self._picture.fleet.workers)
+                if any(v.node in self._picture.fleet.silent for v in drained.victims if not v.is_silent):
+                    # It may have died; then one pod less has to go, and nobody else in its place.
+                    await self._picture.list_pods()
         return self._make_plan()
 
     # Mark, cancel, look again.
@@ -169,8 +172,9 @@ class Round:
         workload, settle_s = self._picture.known.workload, self._around.pace.settle_green_s
         drained = [v for v in fresh if was_drained(v, workload, now=self._now(), settle_s=settle_s)]
         consuming = await self._adopt(drained, plan) if drained else []
-        marked = await self._mark([victim for victim in fresh if victim not in drained], plan)
-        await self._cancel([*marked, *consuming])
+        # One that consumes may have been given back a moment ago, which our view of its pod has not heard of.
+        unmarked = [victim for victim in fresh if victim not in drained]
+        await self._cancel(await self._mark([*unmarked, *consuming], plan))
 
     async def _adopt(self, victims: Sequence[Victim], plan: DrainPlan) -> list[Victim]:
         """Make victims that are drained already this round's own; returns those that consume after all."""
@@ -188,12 +192,7 @@ class Round:
         """Write the records; returns the victims without those whose pods are gone."""
         self._stay_in_time()
         marks = [(victim.pod, self._record(victim, plan)) for victim in victims]
-        for pod, mark in marks:
-            if pod.mark is None:
-                cost = pod.cost_annotation if mark.cost is None else str(mark.cost)
-                self._newly_marked[pod.uid] = replace(
-                    pod, mark=mark, has_mark_annotation=True, cost_annotation=cost
-                )
+        self._newly_marked |= {pod.uid for pod, _ in marks if pod.mark is None}
         with self._phase("mark"):
             written = await self._write(marks)
         reach(FaultPoint.AFTER_MARKS)
@@ -259,16 +258,15 @@ class Round:
 
     # Tidy up.
 
-    def _unused(self) -> tuple[Pod, ...]:
-        """As they are now, not as they were when they were planned with."""
-        if self.plan is None or self._picture.state is None:
-            return ()
-        unused = {pod.uid for pod in self.plan.releases}
-        return tuple(pod for pod in self._picture.state.pods if pod.uid in unused)
+    def _unused(self) -> frozenset[str]:
+        return frozenset(pod.uid for pod in self.plan.releases) if self.plan else frozenset()
 
-    async def _release(self, pods: Collection[Pod], *, reason: str) -> None:
+    async def _release(self, uids: Collection[str], *, reason: str) -> None:
+        """As the pods are now: what somebody else has written on them since they were planned with stays."""
         with self._phase("release"):
-            free = await self._cordon.release(pods)
+            state = await self._around.cluster.workload_state(**self.pool.workload_key._asdict())
+            marked = [pod for pod in state.pods if pod.uid in uids and pod.has_mark_annotation]
+            free = await self._cordon.release(marked)
         self.given_back[reason] = free
         self._around.telemetry.released(self.pool, reason, len(free))
 
