@@ -9,12 +9,7 @@ from pathlib import Path
 
 from deploy.sandbox.apiserver.server import ApiServer, Certificates
 from deploy.sandbox.client import ApiClient
-from deploy.sandbox.controllers.manager import (
-    AUTOSCALER_ACCOUNT,
-    DEPLOYMENT_ACCOUNT,
-    REPLICA_SET_ACCOUNT,
-    Controllers,
-)
+from deploy.sandbox.controllers.manager import ACCOUNTS, Controllers
 from deploy.sandbox.kubeconfigs import Access, write_kubeconfig
 from deploy.sandbox.node.kubelet import Kubelet
 from shared.certificates import KeyPair, make_ca, make_leaf, save_key_pair
@@ -75,23 +70,17 @@ async def _controllers(
     stack: AsyncExitStack, server: ApiServer, access: Access, kube: ApiClient, hpa_sync_period_s: float
 ) -> Controllers:
     """The controllers, each under the identity that the real one has: reviews show who asks."""
-    clients = [
-        await stack.enter_async_context(
+    clients = {
+        account: await stack.enter_async_context(
             ApiClient(
                 server.url,
                 tls=Access(url=server.url, ca_pem=access.ca_pem).tls(),
-                token=server.tokens.issue_for_service_account("kube-system", account),
+                token=server.tokens.issue_for_service_account(*account),
             )
         )
-        for account in (DEPLOYMENT_ACCOUNT, REPLICA_SET_ACCOUNT, AUTOSCALER_ACCOUNT)
-    ]
-    return Controllers(
-        kube,
-        deployment_client=clients[0],
-        replica_set_client=clients[1],
-        autoscaler_client=clients[2],
-        hpa_sync_period_s=hpa_sync_period_s,
-    )
+        for account in ACCOUNTS
+    }
+    return Controllers(kube, clients=clients, hpa_sync_period_s=hpa_sync_period_s)
 
 
 def _write_certificates(directory: Path, ca: KeyPair) -> Certificates:

@@ -77,6 +77,18 @@ DEPLOYMENTS = _workload(
     "deployments", "Deployment", "deploy", generation_from=("spec", "metadata.annotations")
 )
 REPLICA_SETS = _workload("replicasets", "ReplicaSet", "rs", generation_from=("spec",))
+STATEFUL_SETS = _workload("statefulsets", "StatefulSet", "sts", generation_from=("spec",))
+# A custom resource of OpenKruise, as its CustomResourceDefinition has it.
+CLONE_SETS = Resource(
+    group="apps.kruise.io",
+    version="v1alpha1",
+    plural="clonesets",
+    kind="CloneSet",
+    short_names=("clone",),
+    has_status=True,
+    has_scale=True,
+    generation_from=("spec",),
+)
 AUTOSCALERS = Resource(
     group="autoscaling",
     version="v2",
@@ -117,6 +129,8 @@ RESOURCES = (
     SERVICES,
     DEPLOYMENTS,
     REPLICA_SETS,
+    STATEFUL_SETS,
+    CLONE_SETS,
     AUTOSCALERS,
     LEASES,
     WEBHOOK_CONFIGURATIONS,

@@ -2,10 +2,12 @@
 
 from deploy.sandbox.resources import (
     AUTOSCALERS,
+    CLONE_SETS,
     DEPLOYMENTS,
     NAMESPACES,
     PODS,
     REPLICA_SETS,
+    STATEFUL_SETS,
     WEBHOOK_CONFIGURATIONS,
     Document,
     Resource,
@@ -25,6 +27,7 @@ POD_SPEC = {
     "schedulerName": "default-scheduler",
 }
 DEPLOYMENT_SPEC = {"replicas": 1, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600}
+STATEFUL_SET_SPEC = {"replicas": 1, "podManagementPolicy": "OrderedReady", "revisionHistoryLimit": 10}
 WEBHOOK = {
     "failurePolicy": "Fail",
     "matchPolicy": "Equivalent",
@@ -73,6 +76,21 @@ def _replica_set(document: Document) -> Document:
     return document | {"spec": {"replicas": 1} | spec | _template(spec)}
 
 
+def _stateful_set(document: Document) -> Document:
+    spec = document.get("spec") or {}
+    strategy = {"type": "RollingUpdate"} | (spec.get("updateStrategy") or {})
+    if strategy["type"] == "RollingUpdate":
+        strategy = strategy | {"rollingUpdate": {"partition": 0} | (strategy.get("rollingUpdate") or {})}
+    return document | {"spec": STATEFUL_SET_SPEC | spec | _template(spec) | {"updateStrategy": strategy}}
+
+
+def _clone_set(document: Document) -> Document:
+    """What OpenKruise's own webhook fills in."""
+    spec = document.get("spec") or {}
+    strategy = {"type": "ReCreate", "maxUnavailable": "20%"} | (spec.get("updateStrategy") or {})
+    return document | {"spec": {"replicas": 1} | spec | _template(spec) | {"updateStrategy": strategy}}
+
+
 def _autoscaler(document: Document) -> Document:
     spec = {"minReplicas": 1} | (document.get("spec") or {})
     behavior = spec.get("behavior")
@@ -108,10 +126,12 @@ def _webhook(webhook: Document) -> Document:
 
 FILLERS = {
     AUTOSCALERS: _autoscaler,
+    CLONE_SETS: _clone_set,
     DEPLOYMENTS: _deployment,
     NAMESPACES: _namespace,
     PODS: _pod,
     REPLICA_SETS: _replica_set,
+    STATEFUL_SETS: _stateful_set,
     WEBHOOK_CONFIGURATIONS: _webhook_configuration,
 }
 

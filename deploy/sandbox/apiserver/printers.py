@@ -9,6 +9,7 @@ from deploy.sandbox.apiserver.ages import age
 from deploy.sandbox.resources import (
     API_SERVICES,
     AUTOSCALERS,
+    CLONE_SETS,
     CONFIGMAPS,
     DEPLOYMENTS,
     EVENTS,
@@ -19,6 +20,7 @@ from deploy.sandbox.resources import (
     REPLICA_SETS,
     SECRETS,
     SERVICES,
+    STATEFUL_SETS,
     WEBHOOK_CONFIGURATIONS,
     Document,
     Resource,
@@ -80,7 +82,7 @@ def _count(name: str, *path: str) -> Column:
 AGE = Column(name="Age", cell=_age_of("metadata", "creationTimestamp"))
 
 
-def _ready_of_deployment(document: Document, _: datetime) -> str:
+def _ready_of_workload(document: Document, _: datetime) -> str:
     return f"{(document.get('status') or {}).get('readyReplicas', 0)}/{document['spec']['replicas']}"
 
 
@@ -231,9 +233,16 @@ COLUMNS: dict[Resource, list[Column]] = {
         _column("MaxPods", "spec", "maxReplicas"),
         _column("Replicas", "status", "currentReplicas", default=0),
     ],
+    CLONE_SETS: [
+        _column("Desired", "spec", "replicas", default=0),
+        _column("Updated", "status", "updatedReplicas", default=0),
+        _column("Updated_Ready", "status", "updatedReadyReplicas", default=0),
+        _column("Ready", "status", "readyReplicas", default=0),
+        _column("Total", "status", "replicas", default=0),
+    ],
     CONFIGMAPS: [Column(name="Data", cell=_entries("data"))],
     DEPLOYMENTS: [
-        Column(name="Ready", cell=_ready_of_deployment),
+        Column(name="Ready", cell=_ready_of_workload),
         _column("Up-to-date", "status", "updatedReplicas", default=0),
         _column("Available", "status", "availableReplicas", default=0),
         *_workload_details(),
@@ -277,6 +286,11 @@ COLUMNS: dict[Resource, list[Column]] = {
         _column("Cluster-IP", "spec", "clusterIP", default=NONE),
         _column("External-IP", "spec", "externalName", default=NONE),
         Column(name="Port(s)", cell=_ports),
+    ],
+    STATEFUL_SETS: [
+        Column(name="Ready", cell=_ready_of_workload),
+        Column(name="Containers", cell=_joined("name"), wide=True),
+        Column(name="Images", cell=_joined("image"), wide=True),
     ],
     WEBHOOK_CONFIGURATIONS: [Column(name="Webhooks", cell=_entries("webhooks"), type="integer")],
 }

@@ -1,8 +1,8 @@
-"""The scale subresource: an autoscaling/v1 Scale as a view on a Deployment or ReplicaSet, and back."""
+"""The scale subresource: an autoscaling/v1 Scale as a view on a workload, and back."""
 
 from deploy.sandbox.apiserver.strategy import check_identity
 from deploy.sandbox.errors import invalid
-from deploy.sandbox.resources import Document, Resource
+from deploy.sandbox.resources import CLONE_SETS, Document, Resource
 from shared.pods import selector_text
 
 
@@ -18,9 +18,16 @@ def scale_of(document: Document) -> Document:
         "spec": {"replicas": replicas} if replicas else {},
         "status": {
             "replicas": document.get("status", {}).get("replicas", 0),
-            "selector": selector_text(document["spec"]["selector"]),
+            "selector": _selector(document),
         },
     }
+
+
+def _selector(document: Document) -> str:
+    """A custom resource's is what its controller wrote where the definition's labelSelectorPath points."""
+    if document["kind"] == CLONE_SETS.kind:
+        return str(document.get("status", {}).get("labelSelector", ""))
+    return selector_text(document["spec"]["selector"])
 
 
 def with_scale(resource: Resource, document: Document, scale: Document) -> Document:

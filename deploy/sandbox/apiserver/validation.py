@@ -8,9 +8,11 @@ from deploy.sandbox.errors import invalid
 from deploy.sandbox.label_selectors import matches_labels
 from deploy.sandbox.resources import (
     AUTOSCALERS,
+    CLONE_SETS,
     DEPLOYMENTS,
     PODS,
     REPLICA_SETS,
+    STATEFUL_SETS,
     WEBHOOK_CONFIGURATIONS,
     Document,
     Resource,
@@ -107,7 +109,9 @@ def _webhook(field: str, webhook: Document) -> Problems:
 
 CHECKS = {
     AUTOSCALERS: _autoscaler,
+    CLONE_SETS: _workload,
     DEPLOYMENTS: _workload,
     REPLICA_SETS: _workload,
+    STATEFUL_SETS: _workload,
     WEBHOOK_CONFIGURATIONS: _webhooks,
 }

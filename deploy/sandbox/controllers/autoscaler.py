@@ -25,13 +25,23 @@ from deploy.sandbox.errors import ApiError
 from deploy.sandbox.event_recorder import EventRecorder
 from deploy.sandbox.informers import UNREACHABLE, Informer, Key, cancel, key_of
 from deploy.sandbox.objects import timestamp
-from deploy.sandbox.resources import AUTOSCALERS, DEPLOYMENTS, REPLICA_SETS, Document, Resource
+from deploy.sandbox.resources import (
+    AUTOSCALERS,
+    CLONE_SETS,
+    DEPLOYMENTS,
+    REPLICA_SETS,
+    STATEFUL_SETS,
+    Document,
+    Resource,
+)
 
 log = logging.getLogger(__name__)
 
 SCALABLE: dict[tuple[str, str], Resource] = {
     ("apps/v1", "Deployment"): DEPLOYMENTS,
     ("apps/v1", "ReplicaSet"): REPLICA_SETS,
+    ("apps/v1", "StatefulSet"): STATEFUL_SETS,
+    ("apps.kruise.io/v1alpha1", "CloneSet"): CLONE_SETS,
 }
 CONFLICT_ATTEMPTS = 5
 CONFLICT_PAUSE_S = 0.01

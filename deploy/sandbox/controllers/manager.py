@@ -1,49 +1,67 @@
-"""The controllers that scaling needs, as kube-controller-manager runs them: one object to start and stop."""
+"""The controllers that scaling needs, kube-controller-manager's and OpenKruise's, as one object."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from deploy.sandbox.client import ApiClient
 from deploy.sandbox.controllers.autoscaler import AutoscalerController
 from deploy.sandbox.controllers.deployment_controller import DeploymentController
+from deploy.sandbox.controllers.pod_owner_controller import (
+    CLONE_SET_RULES,
+    STATEFUL_SET_RULES,
+    PodOwnerController,
+)
 from deploy.sandbox.controllers.replicaset_controller import ReplicaSetController
 from deploy.sandbox.event_recorder import EventRecorder
 from deploy.sandbox.informers import Informer, cancel
-from deploy.sandbox.resources import AUTOSCALERS, DEPLOYMENTS, PODS, REPLICA_SETS
+from deploy.sandbox.resources import (
+    AUTOSCALERS,
+    CLONE_SETS,
+    DEPLOYMENTS,
+    PODS,
+    REPLICA_SETS,
+    STATEFUL_SETS,
+)
 
-DEPLOYMENT_ACCOUNT = "deployment-controller"
-REPLICA_SET_ACCOUNT = "replicaset-controller"
-AUTOSCALER_ACCOUNT = "horizontal-pod-autoscaler"
-"""The service accounts of kube-system under which kube-controller-manager acts."""
+DEPLOYMENT_ACCOUNT = ("kube-system", "deployment-controller")
+REPLICA_SET_ACCOUNT = ("kube-system", "replicaset-controller")
+STATEFUL_SET_ACCOUNT = ("kube-system", "statefulset-controller")
+AUTOSCALER_ACCOUNT = ("kube-system", "horizontal-pod-autoscaler")
+CLONE_SET_ACCOUNT = ("kruise-system", "kruise-manager")
+ACCOUNTS = (
+    DEPLOYMENT_ACCOUNT,
+    REPLICA_SET_ACCOUNT,
+    STATEFUL_SET_ACCOUNT,
+    AUTOSCALER_ACCOUNT,
+    CLONE_SET_ACCOUNT,
+)
+"""Namespace and name of the service accounts under which the real controllers act."""
 
 
 class Controllers:
-    """`async with Controllers(client)` runs all three until the block ends; entered once caches are filled.
+    """`async with Controllers(client)` runs them all until the block ends; entered once caches are filled.
 
-    Give each its own client for requests under the identity that the real one has; else all use `client`,
-    which also reads for all of them. The clients are opened and closed by the caller.
+    Give them clients of their own by account for requests under the identity that the real ones have; else
+    `client` is used, which also reads for all of them. The clients are opened and closed by the caller.
     """
 
     def __init__(
         self,
         client: ApiClient,
         *,
-        deployment_client: ApiClient | None = None,
-        replica_set_client: ApiClient | None = None,
-        autoscaler_client: ApiClient | None = None,
+        clients: Mapping[tuple[str, str], ApiClient] = MappingProxyType({}),
         hpa_sync_period_s: float = 15.0,
     ) -> None:
-        self._clients = (
-            deployment_client or client,
-            replica_set_client or client,
-            autoscaler_client or client,
-        )
+        self._clients = dict.fromkeys(ACCOUNTS, client) | dict(clients)
         self._hpa_sync_period_s = hpa_sync_period_s
-        self._informers = [
-            Informer(client, resource) for resource in (DEPLOYMENTS, REPLICA_SETS, PODS, AUTOSCALERS)
-        ]
+        # Pods first, ReplicaSets next: nobody may find its dependents missing and make them anew.
+        self._informers = {
+            resource: Informer(client, resource)
+            for resource in (PODS, REPLICA_SETS, STATEFUL_SETS, CLONE_SETS, DEPLOYMENTS, AUTOSCALERS)
+        }
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -58,34 +76,47 @@ class Controllers:
         await self._stack.aclose()
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        deployments, replica_sets, pods, autoscalers = self._informers
-        for_deployments, for_replica_sets, for_autoscalers = self._clients
-        recorders = [
-            await stack.enter_async_context(EventRecorder(client, component=component))
-            for client, component in zip(
-                self._clients, (DEPLOYMENT_ACCOUNT, REPLICA_SET_ACCOUNT, AUTOSCALER_ACCOUNT), strict=True
-            )
-        ]
+        pods, replica_sets = self._informers[PODS], self._informers[REPLICA_SETS]
         deploying = DeploymentController(
-            for_deployments,
-            deployments=deployments,
+            self._clients[DEPLOYMENT_ACCOUNT],
+            deployments=self._informers[DEPLOYMENTS],
             replica_sets=replica_sets,
             pods=pods,
-            events=recorders[0],
+            events=await self._events(stack, DEPLOYMENT_ACCOUNT),
         )
         replicating = ReplicaSetController(
-            for_replica_sets, replica_sets=replica_sets, pods=pods, events=recorders[1]
+            self._clients[REPLICA_SET_ACCOUNT],
+            replica_sets=replica_sets,
+            pods=pods,
+            events=await self._events(stack, REPLICA_SET_ACCOUNT),
         )
+        owning = [
+            PodOwnerController(
+                self._clients[account],
+                rules,
+                workloads=self._informers[rules.resource],
+                pods=pods,
+                events=await self._events(stack, account),
+            )
+            for account, rules in (
+                (STATEFUL_SET_ACCOUNT, STATEFUL_SET_RULES),
+                (CLONE_SET_ACCOUNT, CLONE_SET_RULES),
+            )
+        ]
         autoscaling = AutoscalerController(
-            for_autoscalers,
-            autoscalers=autoscalers,
-            events=recorders[2],
+            self._clients[AUTOSCALER_ACCOUNT],
+            autoscalers=self._informers[AUTOSCALERS],
+            events=await self._events(stack, AUTOSCALER_ACCOUNT),
             sync_period_s=self._hpa_sync_period_s,
         )
-        for stop in (deploying.queue.stop, replicating.queue.stop, autoscaling.stop):
+        queues = [deploying.queue, replicating.queue, *(one.queue for one in owning)]
+        for stop in (*(queue.stop for queue in queues), autoscaling.stop):
             stack.push_async_callback(stop)
-        # Pods first, ReplicaSets next: nobody may find its dependents missing and make them anew.
-        for informer in (pods, replica_sets, deployments, autoscalers):
+        for informer in self._informers.values():
             task = asyncio.create_task(informer.run(), name="informer")
             stack.push_async_callback(cancel, [task])
             await informer.synced.wait()
+
+    async def _events(self, stack: AsyncExitStack, account: tuple[str, str]) -> EventRecorder:
+        _, component = account
+        return await stack.enter_async_context(EventRecorder(self._clients[account], component=component))

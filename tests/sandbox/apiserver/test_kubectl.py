@@ -142,6 +142,25 @@ async def test_replicas_are_scaled_with_and_without_a_precondition(client: Clien
     assert (await kubectl("get", "deploy/w", "-o", "jsonpath={.spec.replicas}")).out == "4"
 
 
+@pytest.mark.parametrize(
+    ("short", "kind", "api_version", "columns"),
+    [
+        ("sts", "StatefulSet", "apps/v1", ["w", "0/3"]),
+        ("clone", "CloneSet", "apps.kruise.io/v1alpha1", ["w", "3", "0", "0", "0", "0"]),
+    ],
+)
+async def test_workloads_that_own_their_pods_are_scaled_and_shown(
+    client: Client, kubectl: Kubectl, short: str, kind: str, api_version: str, columns: list[str]
+) -> None:
+    """A custom resource with a scale subresource too."""
+    created = await kubectl("create", "-f", "-", stdin=typed(deployment(), kind, api_version))
+    assert created.code == 0, created.err
+    scaled = await kubectl("scale", f"{short}/w", "--replicas=3")
+    assert scaled.code == 0, scaled.err
+    shown = await kubectl("get", short)
+    assert shown.out.splitlines()[1].split()[:-1] == columns
+
+
 async def test_a_refusal_and_a_warning_are_printed(
     cluster: Cluster, client: Client, kubectl: Kubectl
 ) -> None:

@@ -141,6 +141,16 @@ def test_an_api_service_says_why_it_is_away() -> None:
         (resources.CONFIGMAPS, {"data": {"a": "", "b": ""}}, ["w", 2, "5m"]),
         (resources.SECRETS, {"type": "Opaque", "data": {"a": ""}}, ["w", "Opaque", 1, "5m"]),
         (resources.REPLICA_SETS, {"spec": {"replicas": 2, "template": TEMPLATE}}, ["w", 2, 0, 0, "5m"]),
+        (
+            resources.STATEFUL_SETS,
+            {"spec": {"replicas": 2, "template": TEMPLATE}, "status": {"readyReplicas": 1}},
+            ["w", "1/2", "5m"],
+        ),
+        (
+            resources.CLONE_SETS,
+            {"spec": {"replicas": 3}, "status": {"updatedReplicas": 2, "readyReplicas": 1, "replicas": 3}},
+            ["w", 3, 2, 0, 1, 3, "5m"],
+        ),
         (resources.WEBHOOK_CONFIGURATIONS, {"webhooks": [{}]}, ["w", 1, "5m"]),
         (resources.SERVICE_ACCOUNTS, {}, ["w", "5m"]),
         (
