@@ -5,6 +5,7 @@ import json
 import logging
 import ssl
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,9 @@ from deploy.sandbox.resources import CONFIGMAPS, NAMESPACES, Document, Resource
 
 log = logging.getLogger(__name__)
 
+Trouble = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+"""Answers some requests, delays others, and returns None for those that are served as usual."""
+
 REQUEST_TIMEOUT_S = 34.0
 FIRST_NAMESPACES = ("default", "kube-system")
 
@@ -54,6 +58,7 @@ class ApiServer:
     """`async with ApiServer(certificates) as server:` serves until the block ends, at `url`.
 
     `latency_s` delays every request, `authorizer` decides on them, `tokens` gives out bearer tokens.
+    `trouble` may answer in place of the server, as one that is overloaded or restarted would.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class ApiServer:
         self.host = host
         self.port = port
         self.latency_s = latency_s
+        self.trouble: Trouble | None = None
         self.authorizer: Authorizer = authorizer or AllowKnownUsers()
         self.tokens = Tokens()
         self.store = ObjectStore(history_limit=history_limit)
@@ -162,6 +168,8 @@ class ApiServer:
     async def _answer(self, http: web.Request) -> web.StreamResponse:
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
+        if self.trouble is not None and (answer := await self.trouble(http)) is not None:
+            return answer
         try:
             return await self._dispatch(http)
         except ApiError as error:
