@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock clean
+.PHONY: help demo test check format chaos bench lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ check: $(INSTALLED)  ## Formatting, lint, types and import contracts.
 format: $(INSTALLED)  ## Let ruff format and mend what it can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+chaos: $(INSTALLED)  ## Break everything for ten minutes, see what holds; QUICK=1 for three.
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(INSTALLED)  ## Measure, and print the figures.
 	$(BIN)/python -m tests.bench $(ARGS)
