@@ -11,11 +11,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from deploy.sandbox.controllers.replicasets import Candidate, choose_victims
 from deploy.sandbox.controllers.rollouts import Deployed, Sized, Step, Strategy, next_step
 from drain_hook.rollouts import is_rollout, seconds_without_progress
 from drain_hook.victims import removals
 from shared.pods import Pod, ReplicaSet, Workload
-from tests.drain_hook.builders import NOW, pod, replica_set, unready, workload
+from tests.drain_hook.builders import NOW, leaving, plan, pod, pool, replica_set, task, unready, workload
 
 RECORDINGS = Path("tests/recordings/kubernetes")
 
@@ -295,6 +296,64 @@ def test_what_a_stuck_rollout_loses_agrees_with_the_sandbox(
     lost = removals(live(stuck), sets, pods, to_replicas=target)
     lowest = lowest_sizes(at_rest(replace(stuck, replicas=target)))
     assert lost == {rs.uid: rs.replicas - lowest[rs.uid] for rs in sets}
+
+
+def as_kubernetes_sees(p: Pod, costs: dict[str, int]) -> Candidate:
+    since = None if p.ready_since is None else datetime.fromtimestamp(p.ready_since, UTC)
+    return Candidate(
+        name=p.name,
+        uid=p.uid,
+        node=p.host,
+        phase=p.phase,
+        ready_since=since,
+        deletion_cost=costs.get(p.name, 0),
+        created_at=datetime.fromtimestamp(p.created_at, UTC),
+    )
+
+
+def deleted(pods: list[Candidate], scaled: Deployed) -> list[str]:
+    """Names of the pods that the ReplicaSets delete until the rollout is at rest again."""
+    return [
+        victim.name
+        for uid, size in lowest_sizes(at_rest(scaled)).items()
+        for victim in choose_victims(
+            [p for p in pods if p.name.startswith(f"{uid}-")],
+            desired=size,
+            related=pods,
+            now=datetime.fromtimestamp(NOW, UTC),
+        )
+    ]
+
+
+@given(
+    ready=st.integers(0, 8),
+    to=st.integers(0, 7),
+    surge=SURGES,
+    work=st.lists(st.sampled_from(["", "", "reports.build", "billing.close"]), min_size=30, max_size=30),
+)
+def test_amid_a_stuck_rollout_exactly_the_planned_pods_go(
+    ready: int, to: int, surge: str, work: list[str]
+) -> None:
+    """The sandbox's controllers share out, trim and pick pods by cost; no protected one is among them."""
+    strategy = Strategy(max_surge=surge if surge.endswith("%") else int(surge))
+    begun = rollout([8, 0], [8, ready], replicas=8, strategy=strategy)
+    stuck = at_rest(replace(begun, new=replace(begun.new, available=ready) if begun.new else None))[-1]
+    sets, pods = sets_and_pods(stuck)
+    tasks = {p.name: [task(name)] if name else [] for p, name in zip(pods, work, strict=False)}
+    made = plan(
+        pods,
+        to,
+        busy=tasks,
+        from_replicas=8,
+        workload=live(stuck),
+        replica_sets=sets,
+        pool=pool(drain={"duringRollout": "allow"}),
+    )
+    assume(made.refusal is None)
+    costs = {victim.pod.name: victim.cost or 0 for victim in made.victims}
+    gone = deleted([as_kubernetes_sees(p, costs) for p in pods], replace(stuck, replicas=to))
+    assert sorted(gone) == leaving(made)
+    assert not [name for name in gone if tasks[name] and tasks[name][0].name == "billing.close"]
 
 
 @given(sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3), to=st.integers(0, 20))
