@@ -184,11 +184,11 @@ class Cordon:
         return tuple(pod for pod in results if isinstance(pod, Pod))
 
     async def _patch(self, pod: Pod, annotations: Annotations, limit: asyncio.Semaphore) -> Pod | None:
-        """None when the pod is gone, or another of its name has come; both are fine."""
+        """None when the pod is gone, which is fine."""
         async with limit:
             try:
                 patched = await self._patch_twice(pod, annotations)
-            except (NotFound, Conflict):
+            except NotFound:
                 return None
         reach(FaultPoint.BETWEEN_PATCHES)
         return patched
@@ -196,6 +196,9 @@ class Cordon:
     async def _patch_twice(self, pod: Pod, annotations: Annotations) -> Pod:
         where = {"namespace": self._pool.namespace, "name": pod.name, "uid": pod.uid}
         try:
+            return await self._cluster.patch_pod(**where, annotations=annotations)
+        except Conflict:
+            # Not as good as gone: it may be another pod of its name, or too many who write to this one.
             return await self._cluster.patch_pod(**where, annotations=annotations)
         except KubernetesUnavailable as error:
             if error.retry_after_s > self._pace.longest_retry_pause_s:
