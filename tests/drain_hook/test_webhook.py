@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from drain_hook.admission import Review, Verdict
 from drain_hook.webhook import LARGEST_REVIEW, SHARE_OF_TIMEOUT, webhook_app
+from tests.drain_hook.stages import eventually
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "kubernetes"
 
@@ -166,3 +167,51 @@ async def test_only_this_path_and_verb_are_served() -> None:
     async with webhook() as (client, _):
         assert (await client.get("/validate")).status == 405
         assert (await client.post("/mutate")).status == 404
+
+
+class Dawdler:
+    """Takes its time, and says whether anybody still listens when it is told to."""
+
+    def __init__(self) -> None:
+        self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.is_listened_to: Callable[[], bool] = lambda: True
+
+    async def review(self, review: Review, *, deadline: float, is_listened_to: Callable[[], bool]) -> Verdict:
+        self.is_listened_to = is_listened_to
+        self.was_asked.set()
+        await self.may_answer.wait()
+        return REFUSED
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_whoever_hangs_up_does_not_listen(closes: bool) -> None:
+    """The API server closes the connection of a call that it gave up; what it does then is not our answer."""
+    dawdler, body = Dawdler(), json.dumps(recorded_review()).encode()
+    head = f"POST /validate?timeout=30s HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with TestServer(webhook_app(dawdler)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(head.encode() + body)
+        await asyncio.wait_for(dawdler.was_asked.wait(), 10)
+        assert dawdler.is_listened_to()
+        if closes:
+            writer.close()
+            await writer.wait_closed()
+            await eventually(lambda: _now(dawdler.is_listened_to), lambda listens: not listens)
+        dawdler.may_answer.set()
+        assert (await reader.read(12) == b"HTTP/1.1 200") is not closes
+        writer.close()
+
+
+async def test_nobody_listens_once_the_time_is_up() -> None:
+    """A connection that is still open proves nothing: a process that was paused has not heard of its end."""
+    dawdler = Dawdler()
+    async with TestClient(TestServer(webhook_app(dawdler))) as client:
+        call = asyncio.create_task(client.post("/validate?timeout=0.2s", json=recorded_review()))
+        await asyncio.wait_for(dawdler.was_asked.wait(), 10)
+        await eventually(lambda: _now(dawdler.is_listened_to), lambda listens: not listens)
+        dawdler.may_answer.set()
+        await call
+
+
+async def _now(ask: Callable[[], bool]) -> bool:
+    return ask()
