@@ -16,7 +16,11 @@ from shared.pods import BYPASS_ANNOTATION, INT32_MAX, Workload
 from shared.pools import Pool
 
 API_VERSION = "admission.k8s.io/v1"
-KINDS = {("apps", "deployments"): "Deployment"}
+KINDS = {
+    ("apps", "deployments"): "Deployment",
+    ("apps", "statefulsets"): "StatefulSet",
+    ("apps.kruise.io", "clonesets"): "CloneSet",
+}
 """Kind of the scaled object by group and resource of a review."""
 UPDATED_KINDS = frozenset({"Deployment"})
 """Kinds whose replicas are looked at in an update of the whole object, too: kubectl apply and edit, Helm."""
@@ -195,13 +199,21 @@ def _scale_down(request: Mapping[str, Any], *, uid: str, target: tuple[str, str]
         to_replicas=_replicas(new, "request.object.spec", left_out=left_out),
         is_dry_run=is_dry_run,
         username=_username(request),
-        changes_template=not subresource and _template(new, "object") != _template(old, "oldObject"),
+        changes_template=not subresource and _starts_rollout(new, old),
         is_bypassed=not subresource and _is_bypassed(new),
     )
 
 
+def _starts_rollout(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Both sides have their defaults filled in by now, so any difference counts.
+
+    While a Deployment is paused it is scaled all the same, and its pods stay those of the old template.
+    """
+    differs = _template(new, "object") != _template(old, "oldObject")
+    return differs and new["spec"].get("paused") is not True
+
+
 def _template(workload: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Both sides have their defaults filled in by now: any difference starts a rollout."""
     return _mapping(_mapping(workload, f"request.{key}.spec"), f"request.{key}.spec.template")
 
 

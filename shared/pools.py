@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -42,12 +41,6 @@ from shared.workers import Task
 
 _MOST_NAMES = 10_000
 """Task names whose label is remembered."""
-
-
-def _supported_kind(value: object) -> object:
-    if value in ("CloneSet", "StatefulSet"):
-        raise ValueError(f"a {value} is not supported yet: only a Deployment is")
-    return value
 
 
 class _Model(BaseModel):
@@ -102,7 +95,7 @@ class Broker(_Model):
 class WorkloadReference(_Model):
     """The object whose replicas the HPA sets."""
 
-    kind: Annotated[Literal["Deployment"], BeforeValidator(_supported_kind)] = "Deployment"
+    kind: Literal["Deployment", "StatefulSet", "CloneSet"] = "Deployment"
     name: Name
 
 
@@ -284,13 +277,14 @@ def _repetitions(document: Mapping[str, Any]) -> Iterator[Mistake]:
         if (first := _first_use(names, (namespace, pool.get("name")), index)) is not None:
             message = f"pools[{first}] of the same namespace has this name already: choose another"
             yield Mistake(path=f"pools[{index}].name", message=message)
-        name = workload.get("name") if isinstance(workload, dict) else None
-        if (first := _first_use(workloads, (namespace, name), index)) is not None:
+        reference = workload if isinstance(workload, dict) else {}
+        key = (namespace, reference.get("kind", "Deployment"), reference.get("name"))
+        if (first := _first_use(workloads, key, index)) is not None:
             message = f"this workload belongs to pools[{first}] already: a workload has one pool"
             yield Mistake(path=f"pools[{index}].workload.name", message=message)
 
 
-def _first_use(seen: dict[object, int], key: tuple[object, object], index: int) -> int | None:
+def _first_use(seen: dict[object, int], key: tuple[object, ...], index: int) -> int | None:
     """The index that used the key first; None when this is the first, or no usable key."""
     if not all(isinstance(part, str) for part in key):
         return None

@@ -160,10 +160,10 @@ class Stage:
         await self.announcer.close()
 
     def claim(self, from_replicas: int, to_replicas: int, **fields: Any) -> ScaleDown:
-        state = self.cluster.cache.state(kind="Deployment", namespace=NAMESPACE, name="worker")
+        state = self.cluster.cache.state(**self.pool.workload_key._asdict())
         claim = {
             "review_uid": f"review-{next(_uids)}",
-            "kind": "Deployment",
+            "kind": self.pool.workload.kind,
             "namespace": NAMESPACE,
             "name": "worker",
             "workload_uid": state.workload.uid if state else "gone",
@@ -189,7 +189,7 @@ class Stage:
 
     @property
     def pods(self) -> Mapping[str, Pod]:
-        state = self.cluster.cache.state(kind="Deployment", namespace=NAMESPACE, name="worker")
+        state = self.cluster.cache.state(**self.pool.workload_key._asdict())
         return {pod.name: pod for pod in state.pods} if state else {}
 
     @property
@@ -232,12 +232,13 @@ def stage(
     with_pods: bool = True,
     annotations: Mapping[str, str] | None = None,
     queues: Sequence[str] = ("default",),
+    kind: str = "Deployment",
     **fields: Any,
 ) -> Stage:
     """A settled workload of idle workers, but for those that are `busy`, by pod: worker-0, worker-1, …"""
     kubernetes = cluster()
     kubernetes.add_workload(
-        namespace=NAMESPACE, replicas=replicas, with_pods=with_pods, annotations=annotations or {}
+        namespace=NAMESPACE, replicas=replicas, with_pods=with_pods, annotations=annotations or {}, kind=kind
     )
     workers = [
         fake_worker(node(f"worker-{i}"), *(busy or {}).get(f"worker-{i}", ()), queues=frozenset(queues))
@@ -246,7 +247,11 @@ def stage(
     return Stage(
         cluster=kubernetes,
         celery=FakeCelery.of(*workers),
-        pool=builders.pool(drain={"holdSeconds": 0, **(drain or {})}, queues=list(queues)),
+        pool=builders.pool(
+            workload={"kind": kind, "name": "worker"},
+            drain={"holdSeconds": 0, **(drain or {})},
+            queues=list(queues),
+        ),
         **fields,
     )
 

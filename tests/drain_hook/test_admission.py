@@ -35,7 +35,7 @@ def recorded(name: str) -> list[dict[str, Any]]:
 
 def with_value(document: Any, path: tuple[str, ...], value: object) -> Any:
     """The document with one value replaced."""
-    return value if not path else document | {path[0]: with_value(document[path[0]], path[1:], value)}
+    return value if not path else document | {path[0]: with_value(document.get(path[0]), path[1:], value)}
 
 
 def paths(document: object) -> list[tuple[str, ...]]:
@@ -161,6 +161,13 @@ def test_fewer_replicas_with_a_new_template_are_a_rollout(is_dry_run: bool) -> N
     assert "go from 5 to 2 together with a change of its pod template" in verdict.message
 
 
+def test_a_paused_deployment_is_scaled_and_not_rolled_out() -> None:
+    """Its pods stay those of the old template, so somebody has to choose among them."""
+    review = parse_review(update(NEW_IMAGE, (("object", "spec", "paused"), True)))
+    assert review.scale_down is not None
+    assert early_verdict(review, pool=pool()) is None
+
+
 def test_a_rollout_of_a_workload_of_no_pool_is_none_of_our_business() -> None:
     """No warning either."""
     verdict = early_verdict(parse_review(update(NEW_IMAGE)), pool=None)
@@ -179,11 +186,27 @@ def test_an_update_may_bring_the_break_glass_with_it(value: object, is_bypassed:
 
 
 @pytest.mark.parametrize(
+    ("group", "resource", "kind"),
+    [("apps", "statefulsets", "StatefulSet"), ("apps.kruise.io", "clonesets", "CloneSet")],
+)
+def test_scales_of_other_kinds_of_workloads_are_ours_too(group: str, resource: str, kind: str) -> None:
+    """A custom resource's Scale looks like any other; updates of the whole object are not asked for."""
+    body = recorded("c01")[0]
+    names = {"resource": {"group": group, "version": "v1", "resource": resource}}
+    claim = parse_review(body | {"request": body["request"] | names}).scale_down
+    assert claim is not None
+    assert (claim.kind, claim.from_replicas, claim.to_replicas) == (kind, 5, 3)
+    whole = body["request"] | names | {"subResource": ""}
+    assert parse_review(body | {"request": whole}).pass_reason == "NotOurs"
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"operation": "CREATE"},
         {"subResource": "status"},
-        {"resource": {"group": "apps", "version": "v1", "resource": "statefulsets"}},
+        {"resource": {"group": "apps", "version": "v1", "resource": "replicasets"}},
+        {"resource": {"group": "apps.kruise.io", "version": "v1beta1", "resource": "statefulsets"}},
         {"resource": None},
     ],
 )

@@ -17,6 +17,7 @@ from typing import Any, Self
 from shared.errors import Conflict, NotFound
 from shared.kube_documents import LeaseRecord, Secret, TokenUser, WebhookTerms
 from shared.pods import (
+    OWN_THEIR_PODS,
     Pod,
     ReplicaSet,
     Workload,
@@ -102,12 +103,16 @@ class FakeCluster:
         annotations: Mapping[str, str] = {},
         with_pods: bool = True,
     ) -> Workload:
-        """A settled workload with one ReplicaSet and `replicas` ready pods, NAME-0, NAME-1, …"""
+        """A settled workload with one ReplicaSet and `replicas` ready pods, NAME-0, NAME-1, …
+
+        A StatefulSet or CloneSet owns its pods itself.
+        """
         document = workload_document(
             name, replicas=replicas, namespace=namespace, kind=kind, uid=uid, annotations=annotations
         )
         self._workloads[WorkloadKey(kind, namespace, name)] = self._stamp(document)
-        self.add_replica_set(f"{name}-rs", workload=name, replicas=replicas, namespace=namespace)
+        if kind not in OWN_THEIR_PODS:
+            self.add_replica_set(f"{name}-rs", workload=name, replicas=replicas, namespace=namespace)
         for index in range(replicas if with_pods else 0):
             self.add_pod(f"{name}-{index}", replica_set=f"{name}-rs", namespace=namespace)
         return workload_from(document, kind=kind)
@@ -129,8 +134,10 @@ class FakeCluster:
     def add_pod(
         self, name: str, *, replica_set: str = "worker-rs", namespace: str = "default", **fields: Any
     ) -> Pod:
-        """`fields` are those of `pod_document`."""
-        owner = self._replica_sets[namespace, replica_set]
+        """`fields` are those of `pod_document`. Without such a ReplicaSet the workload itself owns it."""
+        owner = self._replica_sets.get((namespace, replica_set))
+        if owner is None:
+            owner = self._workload_document(namespace, replica_set.removesuffix("-rs"))
         document = pod_document(name, owner=owner, **fields)
         self._pods[namespace, name] = self._stamp(document)
         return pod_from(document)
@@ -160,7 +167,7 @@ class FakeCluster:
         for pod in state.pods:
             del self._pods[namespace, pod.name]
         for replica_set in state.replica_sets:
-            del self._replica_sets[namespace, replica_set.name]
+            self._replica_sets.pop((namespace, replica_set.name), None)
         del self._workloads[key]
         self._stamp({"metadata": {}})
 

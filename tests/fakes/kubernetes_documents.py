@@ -20,7 +20,7 @@ def workload_document(
     uid: str | None = None,
     annotations: Mapping[str, str] = {},
 ) -> dict[str, Any]:
-    """A settled Deployment as the API server shows it."""
+    """A settled workload as the API server shows it."""
     return {
         "apiVersion": "apps/v1",
         "kind": kind,
@@ -69,7 +69,7 @@ def pod_document(
     annotations: Mapping[str, str] = {},
     **fields: Any,
 ) -> dict[str, Any]:
-    """A Running and ready pod of a ReplicaSet; `fields` as in FakeCluster.edit_pod."""
+    """A Running and ready pod of a ReplicaSet or workload; `fields` as in FakeCluster.edit_pod."""
     metadata = owner["metadata"]
     document: dict[str, Any] = {
         "apiVersion": "v1",
@@ -78,7 +78,9 @@ def pod_document(
             "name": name,
             "namespace": metadata["namespace"],
             "uid": uid or _fresh_uid(name),
-            "labels": dict(metadata["labels"]),
+            "labels": dict(
+                metadata["labels"] if "labels" in metadata else owner["spec"]["selector"]["matchLabels"]
+            ),
             "annotations": dict(annotations),
             "ownerReferences": [_reference(owner)],
             "creationTimestamp": _rfc3339(time.time() - age_s),

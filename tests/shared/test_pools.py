@@ -143,14 +143,6 @@ def test_each_mistake_is_told_with_its_path_and_what_would_be_right(
             {"labels": [{"task": "a", "dag": "nightly"}]},
             "pools[0].labels[0].dag: labels by DAG are not supported yet",
         ),
-        (
-            {"workload": {"kind": "StatefulSet", "name": "w"}},
-            "pools[0].workload.kind: a StatefulSet is not supported yet: only a Deployment is",
-        ),
-        (
-            {"workload": {"kind": "CloneSet", "name": "w"}},
-            "pools[0].workload.kind: a CloneSet is not supported yet: only a Deployment is",
-        ),
     ],
 )
 def test_what_is_not_supported_yet_says_so(fields: dict[str, Any], expected: str) -> None:
