@@ -226,6 +226,8 @@ async def test_a_restarted_victim_is_cancelled_again() -> None:
     await passes(scene, 2)
     assert scene.draining == {"worker-0"}
     assert set(scene.mark("worker-0").queues) == QUEUES | {"extra"}, "all of them can be given back"
+    labels = {"pool": "default", "namespace": NAMESPACE, "command": "cancel_consumer"}
+    assert scene.sample("drain_hook_heals_total", **labels) == 1
 
 
 # Running
