@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 from base64 import b64encode
+from collections.abc import Collection
 from typing import Any
 
+from deploy.sandbox.resources import CLONE_SETS, DEPLOYMENTS, STATEFUL_SETS, Resource
+
 Document = dict[str, Any]
+
+WORKLOADS = {resource.kind: resource for resource in (DEPLOYMENTS, STATEFUL_SETS, CLONE_SETS)}
 
 NAMESPACE = "default"
 SYSTEM_NAMESPACE = "celery-hpa"
@@ -59,6 +64,13 @@ def worker_deployment(
             },
         },
     }
+
+
+def of_kind(kind: str, deployment: Document) -> Document:
+    """The workers of a Deployment as a workload of another kind."""
+    resource = WORKLOADS[kind]
+    spec = deployment["spec"] | ({"serviceName": ""} if resource is STATEFUL_SETS else {})
+    return deployment | {"apiVersion": resource.api_version, "kind": kind, "spec": spec}
 
 
 def autoscaler(
@@ -114,24 +126,20 @@ def webhook_configuration(
     timeout_seconds: int = 10,
     failure_policy: str = "Fail",
     with_updates: bool = False,
+    kinds: Collection[str] = (),
 ) -> Document:
-    """`with_updates` also asks the hook about updates of whole Deployments: kubectl apply, Helm, …"""
+    """`with_updates` also asks the hook about updates of whole Deployments: kubectl apply, Helm, …
+
+    `kinds` are those of workloads whose scales it is asked about beside Deployments.
+    """
     service = {"namespace": SYSTEM_NAMESPACE, "name": HOOK_SERVICE, "path": "/validate", "port": port}
     client = {"caBundle": b64encode(ca_pem).decode(), "service": service}
 
-    def webhook(name: str, resource: str, condition: str) -> Document:
+    def webhook(name: str, condition: str, *rules: Document) -> Document:
         return {
             "name": f"{name}.drain.celery-hpa.io",
             "clientConfig": client,
-            "rules": [
-                {
-                    "apiGroups": ["apps"],
-                    "apiVersions": ["v1"],
-                    "operations": ["UPDATE"],
-                    "resources": [resource],
-                    "scope": "Namespaced",
-                }
-            ],
+            "rules": list(rules),
             "matchConditions": [{"name": "decrease", "expression": condition}],
             "failurePolicy": failure_policy,
             "sideEffects": "NoneOnDryRun",
@@ -139,12 +147,23 @@ def webhook_configuration(
             "timeoutSeconds": timeout_seconds,
         }
 
-    updates = [webhook("update", "deployments", UPDATE_DECREASE)] if with_updates else []
+    rules = [_rule(WORKLOADS[kind], "scale") for kind in ("Deployment", *sorted(kinds))]
+    updates = [webhook("update", UPDATE_DECREASE, _rule(DEPLOYMENTS))] if with_updates else []
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": "celery-hpa-drain"},
-        "webhooks": [webhook("scale", "deployments/scale", DECREASE), *updates],
+        "webhooks": [webhook("scale", DECREASE, *rules), *updates],
+    }
+
+
+def _rule(resource: Resource, subresource: str = "") -> Document:
+    return {
+        "apiGroups": [resource.group],
+        "apiVersions": [resource.version],
+        "operations": ["UPDATE"],
+        "resources": [f"{resource.plural}/{subresource}" if subresource else resource.plural],
+        "scope": "Namespaced",
     }
 
 
@@ -156,13 +175,14 @@ def pool(
     slots: int,
     queues: tuple[str, ...],
     namespace: str = NAMESPACE,
+    kind: str = "Deployment",
     drain: Document | None = None,
 ) -> Document:
     """A pool of the configuration file that protects PROTECTED_TASKS."""
     return {
         "name": name,
         "namespace": namespace,
-        "workload": {"kind": "Deployment", "name": workload},
+        "workload": {"kind": kind, "name": workload},
         "queues": list(queues),
         "slotsPerWorker": slots,
         "broker": {"url": broker_url},

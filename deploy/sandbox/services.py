@@ -70,7 +70,10 @@ async def services(
         await apply(kube, manifests.api_service(port=adapter.port, ca_pem=ca.certificate_pem))
         if with_webhook:
             webhook = manifests.webhook_configuration(
-                port=hook.port, ca_pem=ca.certificate_pem, with_updates=with_updates
+                port=hook.port,
+                ca_pem=ca.certificate_pem,
+                with_updates=with_updates,
+                kinds={pool["workload"]["kind"] for pool in configuration["pools"]} - {"Deployment"},
             )
             await apply(kube, webhook)
         await _until_available(kube)

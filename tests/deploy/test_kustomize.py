@@ -48,21 +48,44 @@ def test_every_pod_runs_the_image_that_the_kustomization_names(rendered: list[Do
     assert images == {f"{image['newName']}:{image['newTag']}"}
 
 
-def test_the_component_for_updates_adds_its_webhook(tmp_path: Path) -> None:
-    """To the configuration of the base, in an overlay that names both."""
-    overlay = tmp_path / "overlay"
-    shutil.copytree(BASE, tmp_path / "base")
-    shutil.copytree(BASE.parent / "components", tmp_path / "components")
+def rendered_with(*components: str, directory: Path) -> list[Document]:
+    """An overlay that names the base and these components."""
+    overlay = directory / "overlay"
+    shutil.copytree(BASE, directory / "base")
+    shutil.copytree(BASE.parent / "components", directory / "components")
     overlay.mkdir()
-    (overlay / "kustomization.yaml").write_text(
-        "resources: [../base]\ncomponents: [../components/deployment-updates]\n"
-    )
+    document = {"resources": ["../base"], "components": [f"../components/{name}" for name in components]}
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(document))
     command = ["kubectl", "kustomize", str(overlay)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (configuration,) = [
-        document
-        for document in yaml.safe_load_all(output)
-        if document["kind"] == "ValidatingWebhookConfiguration"
-    ]
+    return list(yaml.safe_load_all(output))
+
+
+def the_only(kind: str, name: str, among: list[Document]) -> Document:
+    (document,) = [one for one in among if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    return document
+
+
+def test_the_component_for_updates_adds_its_webhook(tmp_path: Path) -> None:
+    """To the configuration of the base, in an overlay that names both."""
+    documents = rendered_with("deployment-updates", directory=tmp_path)
+    configuration = the_only("ValidatingWebhookConfiguration", "celery-hpa-drain", documents)
     names = [webhook["name"] for webhook in configuration["webhooks"]]
     assert names == ["scale.drain.celery-hpa.io", "update.drain.celery-hpa.io"]
+
+
+def test_components_of_other_kinds_ask_about_their_scales_and_let_them_be_read(tmp_path: Path) -> None:
+    """Whatever other components are named beside them, and in whatever order."""
+    kinds = {"statefulset": ("apps", "statefulsets"), "cloneset": ("apps.kruise.io", "clonesets")}
+    documents = rendered_with("deployment-updates", *kinds, directory=tmp_path)
+    scale, _ = the_only("ValidatingWebhookConfiguration", "celery-hpa-drain", documents)["webhooks"]
+    assert scale["name"] == "scale.drain.celery-hpa.io"
+    asked = {(rule["apiGroups"][0], rule["resources"][0]) for rule in scale["rules"]}
+    assert asked == {
+        (group, f"{plural}/scale") for group, plural in [("apps", "deployments"), *kinds.values()]
+    }
+    for service, verbs in (("drain-hook", {"get", "list", "watch"}), ("metrics-adapter", {"list", "watch"})):
+        rules = the_only("ClusterRole", f"celery-hpa:{service}", documents)["rules"]
+        for group, plural in kinds.values():
+            (rule,) = [rule for rule in rules if rule["resources"] == [plural]]
+            assert (rule["apiGroups"], set(rule["verbs"])) == ([group], verbs)

@@ -60,6 +60,17 @@ def test_the_sandbox_registers_the_webhook_for_updates_that_we_ship() -> None:
         assert addition["value"][key] == scale[key]
 
 
+@pytest.mark.parametrize(("name", "kind"), [("statefulset", "StatefulSet"), ("cloneset", "CloneSet")])
+def test_the_sandbox_registers_the_scales_of_other_kinds_that_we_ship(name: str, kind: str) -> None:
+    """Each component adds a rule to the first webhook, which is the one for scales."""
+    (addition,) = yaml.safe_load((BASE.parent / "components" / name / "webhook.yaml").read_text())
+    (shipped,) = documents("webhook.yaml")
+    (registered,) = manifests.webhook_configuration(port=1, ca_pem=b"", kinds=[kind])["webhooks"]
+    assert (addition["op"], addition["path"]) == ("add", "/webhooks/0/rules/-")
+    assert shipped["webhooks"][0]["name"] == registered["name"]
+    assert [*shipped["webhooks"][0]["rules"], addition["value"]] == registered["rules"]
+
+
 def test_the_sandbox_registers_the_api_service_that_we_ship() -> None:
     """All but the CA and the port."""
     (shipped,) = documents("api-service.yaml")
