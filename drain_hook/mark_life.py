@@ -44,13 +44,16 @@ def record_of(
     if earlier and victim.is_going:
         # It goes by the scale-down that was let through, whatever becomes of this one.
         return replace(earlier, cost=victim.cost, foreign_cost=_foreign_cost(victim))
+    goes_on = (
+        earlier is not None and is_of_round(earlier, scale_down) and is_unscaled_since(earlier, pod, state)
+    )
     return Mark(
         round=plan.round,
         workload_uid=state.workload.uid,
         pod_uid=pod.uid,
         from_replicas=scale_down.from_replicas,
         to_replicas=scale_down.to_replicas,
-        generation=state.workload.generation,
+        generation=earlier.generation if earlier and goes_on else state.workload.generation,
         replica_set_generation=_replica_set_generation(pod, state),
         since=earlier.since if earlier else plan.since,
         asked_at=now,
@@ -63,6 +66,25 @@ def record_of(
 def _foreign_cost(victim: Victim) -> str | None:
     """The cost that the mark's replaces; none where it writes none."""
     return None if victim.cost is None else victim.pod.foreign_cost
+
+
+def is_of_round(mark: Mark, scale_down: ScaleDown) -> bool:
+    """Whether it was written for such a scale-down."""
+    return mark.is_of(
+        workload_uid=scale_down.workload_uid,
+        from_replicas=scale_down.from_replicas,
+        to_replicas=scale_down.to_replicas,
+    )
+
+
+def is_unscaled_since(mark: Mark, pod: Pod, state: WorkloadState) -> bool:
+    """Whether the workload was at most annotated since its pod was marked, as far as its objects tell."""
+    workload = state.workload
+    return mark.workload_uid == workload.uid and (
+        mark.generation == workload.generation
+        or (mark.from_replicas, mark.replica_set_generation)
+        == (workload.replicas, _replica_set_generation(pod, state))
+    )
 
 
 def was_drained(victim: Victim, workload: Workload, *, now: float, settle_s: float) -> bool:

@@ -9,6 +9,7 @@ from drain_hook.admission import ScaleDown, Verdict
 from drain_hook.availability import with_availability
 from drain_hook.candidates import Candidate, candidates_of, choose
 from drain_hook.explanations import audit, describe_victims, duration, name_victims
+from drain_hook.mark_life import is_of_round, is_unscaled_since
 from drain_hook.obstacles import (
     CANNOT_PREDICT,
     deletions_in_the_way,
@@ -18,7 +19,6 @@ from drain_hook.obstacles import (
 from drain_hook.ordinals import no_others
 from drain_hook.plans import DrainPlan, Victim
 from drain_hook.victims import removal_class, removals
-from shared.marks import Mark
 from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload, WorkloadState
 from shared.pools import Pool
 from shared.workers import Fleet
@@ -42,7 +42,7 @@ def plan_drain(
     }
     everyone = [candidate for group in candidates.values() for candidate in group]
     plan = DrainPlan(
-        round=f"{scale_down.from_replicas}to{scale_down.to_replicas}-g{workload.generation}",
+        round=_name(scale_down, state),
         since=now,
         silent=tuple(sorted(c.node for c in everyone if c.is_silent)),
         protected=tuple(sorted(c.node for c in everyone if c.is_protected)),
@@ -60,7 +60,7 @@ def plan_drain(
     victims = tuple(victim for group in leaving.values() for victim in group)
     if refusal := deletions_in_the_way(victims, state):
         return replace(plan, refusal=refusal)
-    return _complete(plan, victims, [c.pod for c in everyone], scale_down=scale_down, workload=workload)
+    return _complete(plan, victims, [c.pod for c in everyone], scale_down=scale_down, state=state)
 
 
 def decide(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: float) -> Verdict:
@@ -153,7 +153,7 @@ def _complete(
     pods: Sequence[Pod],
     *,
     scale_down: ScaleDown,
-    workload: Workload,
+    state: WorkloadState,
 ) -> DrainPlan:
     """The plan with its victims, and what the marks of earlier reviews mean for it."""
     leaving = {victim.pod.uid for victim in victims}
@@ -162,33 +162,33 @@ def _complete(
         pod.mark.since
         for pod in pods
         if pod.mark
-        and (pod.mark.workload_uid, pod.mark.generation) == (workload.uid, workload.generation)
-        and (pod.uid in leaving or _is_of(pod.mark, scale_down))
+        and is_unscaled_since(pod.mark, pod, state)
+        and (pod.uid in leaving or is_of_round(pod.mark, scale_down))
     ]
     return replace(
         plan,
         victims=victims,
         releases=releases,
         since=min((plan.since, *started)),
-        adopts=bool(victims) and not releases and all(_is_marked(v, scale_down, workload) for v in victims),
+        adopts=bool(victims) and not releases and all(_is_marked(v, scale_down, state) for v in victims),
     )
 
 
-def _is_marked(victim: Victim, scale_down: ScaleDown, workload: Workload) -> bool:
+def _name(scale_down: ScaleDown, state: WorkloadState) -> str:
+    """The same until the workload is scaled: annotations do not change a ReplicaSet's generation."""
+    generation = max((rs.generation for rs in state.replica_sets), default=state.workload.generation)
+    return f"{scale_down.from_replicas}to{scale_down.to_replicas}-g{generation}"
+
+
+def _is_marked(victim: Victim, scale_down: ScaleDown, state: WorkloadState) -> bool:
     """Whether all that this round writes on the pod stands there already."""
     mark = victim.pod.mark
     return (
         mark is not None
-        and (victim.is_going or (_is_of(mark, scale_down) and mark.generation == workload.generation))
+        and (
+            victim.is_going or (is_of_round(mark, scale_down) and is_unscaled_since(mark, victim.pod, state))
+        )
         and victim.pod.own_cost == victim.cost
-    )
-
-
-def _is_of(mark: Mark, scale_down: ScaleDown) -> bool:
-    return mark.is_of(
-        workload_uid=scale_down.workload_uid,
-        from_replicas=scale_down.from_replicas,
-        to_replicas=scale_down.to_replicas,
     )
 
 

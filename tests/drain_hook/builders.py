@@ -92,7 +92,7 @@ def mark(name: str, from_replicas: int = 8, to_replicas: int = 6, **fields: Any)
     """What a round a minute ago wrote on a pod."""
     return Mark(
         **{
-            "round": f"{from_replicas}to{to_replicas}-g3",
+            "round": f"{from_replicas}to{to_replicas}-g2",
             "workload_uid": WORKLOAD_UID,
             "pod_uid": f"uid-{name}",
             "from_replicas": from_replicas,
