@@ -38,17 +38,32 @@ POOLS: dict[str, manifests.Document] = {
     "emptied": {"holdSeconds": 0},
     "recreated": {"holdSeconds": 0},
     "down-again": {"holdSeconds": 0},
+    "stuck": {"holdSeconds": 0, "maxRolloutWait": 8},
+    "beside-a-rollout": {"holdSeconds": 0, "duringRollout": "allow"},
+    "annotated": {"holdSeconds": 0},
+    "ordinals": {"holdSeconds": 0},
+    "clones": {"holdSeconds": 0},
 }
-"""Pools by name, which is also their Deployment's and their queue's; with what they set under `drain`."""
+"""Pools by name, which is also their workload's and their queue's; with what they set under `drain`."""
+KINDS = {"ordinals": "StatefulSet", "clones": "CloneSet"}
+"""Of those whose workload is no Deployment."""
+IS_SANDBOX = "KUBECONFIG" not in os.environ
 
 
 def _configuration(broker_url: str) -> manifests.Document:
     return manifests.configuration(
         *(
             manifests.pool(
-                name=name, workload=name, broker_url=broker_url, slots=1, queues=(name,), drain=drain
+                name=name,
+                workload=name,
+                broker_url=broker_url,
+                slots=1,
+                queues=(name,),
+                kind=KINDS.get(name, "Deployment"),
+                drain=drain,
             )
             for name, drain in POOLS.items()
+            if IS_SANDBOX or name != "clones"  # most clusters have no OpenKruise
         )
     )
 

@@ -1,4 +1,4 @@
-"""What a scenario needs to say: a crew of real workers behind one Deployment, its tasks, its scale."""
+"""What a scenario needs to say: a crew of real workers behind one workload, its tasks, its scale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deploy.sandbox.demo.journal import Run, read_journal
 from deploy.sandbox.demo.story import SHORT
 from deploy.sandbox.errors import ApiError
 from deploy.sandbox.kubeconfigs import Access
-from deploy.sandbox.resources import DEPLOYMENTS, PODS
+from deploy.sandbox.resources import DEPLOYMENTS, PODS, Resource
 from deploy.sandbox.services import apply
 from shared.celery_control import CeleryControl
 from shared.pods import BYPASS_ANNOTATION, Pod, pod_from
@@ -61,7 +61,9 @@ class Cluster:
     directory: Path
 
     @asynccontextmanager
-    async def crew(self, name: str, replicas: int, *, slots: int = 1, hold: str = "") -> AsyncIterator[Crew]:
+    async def crew(
+        self, name: str, replicas: int, *, slots: int = 1, hold: str = "", kind: str = "Deployment"
+    ) -> AsyncIterator[Crew]:
         """Workers of the pool `name`, gone at the end. `hold` keeps its pods from starting."""
         document = manifests.worker_deployment(
             name=name,
@@ -72,10 +74,11 @@ class Cluster:
         )
         if hold:
             document["spec"]["template"]["metadata"]["annotations"] = {"lab/hold": hold}
-        await apply(self.kube, document)
+        await apply(self.kube, manifests.of_kind(kind, document))
         valkey = Redis.from_url(self.broker_url)
         control = CeleryControl(self.broker_url)
-        crew = Crew(name=name, cluster=self, valkey=valkey, control=control)
+        resource = manifests.WORKLOADS[kind]
+        crew = Crew(name=name, cluster=self, valkey=valkey, control=control, resource=resource)
         try:
             if not hold:
                 await crew.at_work(replicas)
@@ -88,19 +91,20 @@ class Cluster:
     async def _dismiss(self, crew: Crew) -> None:
         """Replicas to nothing with the break-glass, so that nobody is waited for; then the object."""
         change = {"metadata": {"annotations": {BYPASS_ANNOTATION: "true"}}, "spec": {"replicas": 0}}
-        await self.kube.patch(DEPLOYMENTS, manifests.NAMESPACE, crew.name, change)
+        await self.kube.patch(crew.resource, manifests.NAMESPACE, crew.name, change)
         await crew.until(lambda pods: not pods, "no pod is left")
-        await self.kube.delete(DEPLOYMENTS, manifests.NAMESPACE, crew.name)
+        await self.kube.delete(crew.resource, manifests.NAMESPACE, crew.name)
 
 
 @dataclass(kw_only=True)
 class Crew:
-    """The workers of one Deployment."""
+    """The workers of one workload."""
 
     name: str
     cluster: Cluster
     valkey: Redis
     control: CeleryControl
+    resource: Resource = DEPLOYMENTS
     submitted: set[str] = field(default_factory=set)
 
     async def pods(self) -> tuple[Pod, ...]:
@@ -163,7 +167,7 @@ class Crew:
 
     async def scale(self, replicas: int, *, dry_run: bool = False) -> Answer:
         """Like `kubectl scale`: a merge patch of the scale, without a resourceVersion."""
-        path = path_of(DEPLOYMENTS, manifests.NAMESPACE, self.name, "scale")
+        path = path_of(self.resource, manifests.NAMESPACE, self.name, "scale")
         return await self._patch(path, {"spec": {"replicas": replicas}}, dry_run=dry_run)
 
     async def update(self, change: manifests.Document, *, dry_run: bool = False) -> Answer:
