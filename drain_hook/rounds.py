@@ -87,6 +87,9 @@ class Round:
         """The answer to a dry run: what would happen now, with nothing touched."""
         if verdict := await self._gather():
             return verdict
+        # Memory is good enough to choose by when the chosen are looked at after their cancel. Here nobody is.
+        with self._phase("ask"):
+            await self._ask(self._picture.fleet.workers)
         plan = self._make_plan()
         return decide_dry_run(plan, scale_down=self.scale_down, pool=self.pool, now=self._now())
 

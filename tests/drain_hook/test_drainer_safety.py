@@ -126,6 +126,16 @@ async def test_a_dry_run_touches_nothing() -> None:
 # One at a time
 
 
+async def test_a_dry_run_asks_the_workers_themselves() -> None:
+    """What was true a second ago may name a worker that has taken a task since."""
+    scene = stage(2, busy={"worker-0": [running()]})
+    await scene.warm_up()
+    scene.finish("worker-0")
+    scene.celery.start(node("worker-1"), running())
+    verdict = await scene.ask(2, 1, is_dry_run=True)
+    assert "To go: worker-0 is idle." in verdict.warnings
+
+
 async def test_a_workload_that_another_replica_drains_is_refused() -> None:
     """429 and no Retry-After: nobody tries again by himself before the HPA's next sync."""
     scene = stage(2)
