@@ -81,26 +81,27 @@ class Effort:
 
     storms: tuple[Storm, ...]
     scale_downs: int
-    """Pods that are to be deleted in all; what is missing after the storms is done in peace."""
+    """That are to be allowed in all; what is missing after the storms is done in peace."""
     calm_s: float
     """For that, at most."""
     last_tasks_s: float
     """How long to wait for the last tasks, at most."""
 
 
-WHOLE = Effort(storms=STORMS, scale_downs=60, calm_s=60.0, last_tasks_s=VISIBILITY_S + 60.0)
+WHOLE = Effort(storms=STORMS, scale_downs=50, calm_s=120.0, last_tasks_s=VISIBILITY_S + 60.0)
 QUICK = Effort(storms=QUICK_STORMS, scale_downs=15, calm_s=20.0, last_tasks_s=30.0)
 
 
-async def weather(arena: Arena, effort: Effort) -> Outcome:
+async def weather(arena: Arena, effort: Effort, *, name: str = "") -> Outcome:
     """All storms, one after another, then calm; what was found in the end."""
     outcome = Outcome()
     async with arena.tasks_coming():
         for number, storm in enumerate(effort.storms, 1):
             await _rage(arena, storm, outcome)
-            _say(f"storm {number} of {len(effort.storms)}: well after {outcome.heal_s[-1]:.1f} s", outcome)
+            text = f"storm {number} of {len(effort.storms)}, well after {outcome.heal_s[-1]:.1f} s"
+            _say(name, text, outcome)
         await _calm(arena, scale_downs=effort.scale_downs, at_most_s=effort.calm_s)
-        _say(f"calm: {len(arena.record.deleted)} pods deleted so far", outcome)
+        _say(name, f"{arena.tally.answers['allowed']} scale-downs allowed", outcome)
         await _heal(arena, outcome)
     await _conclude(arena, outcome, within_s=effort.last_tasks_s)
     return outcome
@@ -149,12 +150,12 @@ async def _disturb(arena: Arena, disturbance: Disturbance, outcome: Outcome, wit
 async def _calm(arena: Arena, *, scale_downs: int, at_most_s: float) -> None:
     """Nothing breaks; scale-downs go on until there were enough of them."""
     until = time.monotonic() + at_most_s
-    if len(arena.record.deleted) >= scale_downs:
+    if arena.tally.answers["allowed"] >= scale_downs:
         return
     async with arena.scaling():
         while time.monotonic() < until:
             await asyncio.sleep(LOOK_EVERY_S)
-            if len(arena.record.deleted) >= scale_downs:
+            if arena.tally.answers["allowed"] >= scale_downs:
                 return
 
 
@@ -202,5 +203,5 @@ async def _conclude(arena: Arena, outcome: Outcome, *, within_s: float) -> None:
     ]
 
 
-def _say(text: str, outcome: Outcome) -> None:
-    print(f"{text}; {len(outcome.violations)} violations", flush=True)
+def _say(name: str, text: str, outcome: Outcome) -> None:
+    print(f"{name}: {text}; {len(outcome.violations)} violations", flush=True)
