@@ -24,6 +24,7 @@ from shared.pods import (
     pod_from,
     replica_set_from,
     selector_text,
+    state_of,
     workload_from,
 )
 
@@ -229,3 +230,62 @@ def test_those_that_cannot_answer_are_not_asked() -> None:
 
 def _fields(mark: Mark) -> dict[str, Any]:
     return {name: getattr(mark, name) for name in Mark.__slots__}
+
+
+def owner_document(kind: str, **parts: Any) -> dict[str, Any]:
+    """A StatefulSet or CloneSet of four; `parts` are added to its spec or, as `status`, make its status."""
+    status = {"observedGeneration": 1, "replicas": 4, **parts.pop("status", {})}
+    spec = {"replicas": 4, "selector": {"matchLabels": {"app": "w"}}, **parts}
+    metadata = {"name": "w", "namespace": "apps", "uid": "u-1", "generation": 1}
+    return {"kind": kind, "metadata": metadata, "spec": spec, "status": status}
+
+
+TWO_REVISIONS = {"currentRevision": "w-a", "updateRevision": "w-b", "updatedReplicas": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "is_updating"),
+    [
+        ("StatefulSet", {}, False),
+        ("StatefulSet", {"status": TWO_REVISIONS}, True),
+        ("StatefulSet", {"status": TWO_REVISIONS, "updateStrategy": {"type": "OnDelete"}}, False),
+        (
+            "StatefulSet",
+            {"status": TWO_REVISIONS, "updateStrategy": {"rollingUpdate": {"partition": 3}}},
+            False,
+        ),
+        (
+            "StatefulSet",
+            {"status": TWO_REVISIONS, "updateStrategy": {"rollingUpdate": {"partition": 2}}},
+            True,
+        ),
+        ("StatefulSet", {"status": TWO_REVISIONS | {"updatedReplicas": 4}}, False),
+        ("CloneSet", {"status": {"currentRevision": "w-a", "updateRevision": "w-a"}}, False),
+        ("CloneSet", {"status": TWO_REVISIONS, "updateStrategy": {"partition": 3}}, True),
+    ],
+)
+def test_an_update_is_read_from_the_revisions(kind: str, parts: dict[str, Any], is_updating: bool) -> None:
+    """A StatefulSet's that stay by the user's wish are none; in a CloneSet two revisions always matter."""
+    assert workload_from(owner_document(kind, **parts), kind=kind).is_updating is is_updating
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "CloneSet"])
+def test_a_workload_that_owns_its_pods_stands_for_its_replica_set(kind: str) -> None:
+    """Also with a newer state of it: what is planned with must not be of two moments."""
+    document = owner_document(kind, ordinals={"start": 2}, minReadySeconds=5)
+    workload = workload_from(document, kind=kind)
+    assert (workload.first_ordinal, workload.min_ready_s) == (2, 5)
+    pods = [Pod(name=f"w-{i}", uid=f"p-{i}", owner_uid=owner) for i, owner in enumerate(("u-1", "u-2"))]
+    state = state_of(workload, (), pods, as_of=0.0)
+    assert [pod.name for pod in state.pods] == ["w-0"]
+    document["spec"]["replicas"], document["metadata"]["generation"] = 1, 2
+    (stand_in,) = state.with_workload(workload_from(document, kind=kind)).replica_sets
+    assert (stand_in.uid, stand_in.replicas, stand_in.generation) == ("u-1", 1, 2)
+
+
+@pytest.mark.parametrize(("kind", "counted"), [("StatefulSet", 2), ("CloneSet", 1)])
+def test_terminating_pods_count_in_the_status_of_a_stateful_set(kind: str, counted: int) -> None:
+    """A cache that is to be compared with status.replicas must count in the same way."""
+    pods = [Pod(name=f"w-{i}", uid=f"p-{i}", owner_uid="u-1", is_terminating=i == 1) for i in range(2)]
+    state = state_of(workload_from(owner_document(kind), kind=kind), (), pods, as_of=0.0)
+    assert state.counted_pods == counted
