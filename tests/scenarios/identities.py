@@ -13,6 +13,7 @@ from deploy.sandbox.kubeconfigs import Access, write_kubeconfig
 from deploy.sandbox.resources import Document
 
 BASE = Path(__file__).parents[2] / "deploy" / "base"
+STATEFUL_SETS = BASE.parent / "components" / "statefulset"
 FILES = (
     "namespace.yaml",
     "service-accounts.yaml",
@@ -33,10 +34,20 @@ TOKEN_SECONDS = 3600
 
 
 async def grant_what_we_ship(kube: ApiClient) -> None:
-    """Create the accounts, roles and bindings of deploy/base."""
+    """Create the accounts, roles and bindings of deploy/base, with what StatefulSets need besides."""
     for file in FILES:
         for document in yaml.safe_load_all((BASE / file).read_text()):
-            await _apply(kube, document)
+            await _apply(kube, _with_stateful_sets(document))
+
+
+def _with_stateful_sets(document: Document) -> Document:
+    """A role with the rules that the component adds to it."""
+    name = document["metadata"]["name"].removeprefix("celery-hpa:")
+    patch = STATEFUL_SETS / f"{name}.yaml"
+    if document["kind"] != "ClusterRole" or not patch.exists():
+        return document
+    added = [operation["value"] for operation in yaml.safe_load(patch.read_text())]
+    return document | {"rules": [*document["rules"], *added]}
 
 
 async def kubeconfig_of(kube: ApiClient, access: Access, service_account: str, directory: Path) -> Path:
