@@ -19,7 +19,7 @@ from drain_hook.obstacles import (
 from drain_hook.ordinals import no_others
 from drain_hook.plans import DrainPlan, Victim
 from drain_hook.victims import removal_class, removals
-from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload, WorkloadState
+from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload, WorkloadState, parse_cost
 from shared.pools import Pool
 from shared.workers import Fleet
 
@@ -129,7 +129,7 @@ def _cost_to_write(leaving: Sequence[Pod], *, survivors: Sequence[Pod], workload
     """
     if workload.goes_by_ordinals:
         return None
-    limit = min((pod.deletion_cost for pod in survivors), default=0)
+    limit = min(map(_lowest_cost, survivors), default=0)
     written = [cost for pod in leaving if (cost := pod.own_cost) is not None and cost < min(limit, 0)]
     return min(written, default=max(INT32_MIN, min(limit, 0) - 1))
 
@@ -141,10 +141,15 @@ def _is_predictable(victims: Sequence[Victim], candidates: Sequence[Candidate], 
     leaving = {victim.pod.uid for victim in victims}
     last = max(((*removal_class(v.pod), v.cost or 0) for v in victims), default=None)
     first = min(
-        ((*removal_class(c.pod), c.pod.deletion_cost) for c in candidates if c.pod.uid not in leaving),
+        ((*removal_class(c.pod), _lowest_cost(c.pod)) for c in candidates if c.pod.uid not in leaving),
         default=None,
     )
     return last is None or first is None or last < first
+
+
+def _lowest_cost(survivor: Pod) -> int:
+    """Of what stands on it now and what it gets back when it is released, perhaps before the victims go."""
+    return min(survivor.deletion_cost, parse_cost(survivor.foreign_cost))
 
 
 def _complete(

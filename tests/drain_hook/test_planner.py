@@ -229,6 +229,13 @@ def test_a_survivor_with_a_low_cost_is_undercut() -> None:
     assert costs(plan(crowd, 1, busy={"w-0": [task()]})) == {-41}
 
 
+def test_what_a_survivor_gets_back_is_undercut_too() -> None:
+    """It is released while Kubernetes still picks pods: with its own -40 it would go before any victim."""
+    crowd = [marked("w-0", cost=-1, foreign_cost="-40"), *pods(3)[1:]]
+    swapped = plan(crowd, 2, busy={"w-0": [task()]})
+    assert (costs(swapped), [p.name for p in swapped.releases]) == ({-41}, ["w-0"])
+
+
 def test_a_cost_that_stands_there_is_used_again() -> None:
     """As long as it is low enough; an unused mark counts as somebody who stays."""
     crowd = [pod("w-0"), pod("w-1"), marked("w-2", cost=-9)]
