@@ -33,14 +33,17 @@ BROKERS: dict[str, Callable[[Path], AbstractContextManager[Server]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """1 when a promise was broken."""
+    """1 when a promise was broken, 130 when it was interrupted."""
     options = _parser().parse_args(arguments)
     seed = options.seed if options.seed is not None else int(time.time())
     print(f"Seed {seed}; what happens depends on time, too. Logs are in out/chaos.", flush=True)
     with ExitStack() as stack:
         brokers = _brokers(options.brokers or list(BROKERS), stack)
         effort = QUICK if os.environ.get("QUICK") else WHOLE
-        outcomes = asyncio.run(_rage(brokers, effort, seed=seed))
+        try:
+            outcomes = asyncio.run(_rage(brokers, effort, seed=seed))
+        except KeyboardInterrupt:
+            return 130
     print("\n" + "\n".join(table(outcomes)))
     broken = evidence({name: outcome for name, (outcome, _, _) in outcomes.items()})
     print("\n".join(["", *broken]) if broken else "\nNo promise was broken.")
