@@ -44,15 +44,18 @@ def rollout_in_the_way(state: WorkloadState, *, pool: Pool, now: float) -> Refus
 
 
 def deletions_in_the_way(victims: Iterable[Victim], state: WorkloadState) -> Refusal | None:
-    """A refusal while Kubernetes still picks pods for an earlier scale-down, and busy ones were to be marked.
+    """A refusal while Kubernetes still picks pods for an earlier scale-down, and others were to be marked.
 
-    With their low cost it could pick those at once, in place of others and before they are idle. Not so in a
+    With their low cost it could pick those at once, in place of those that were drained for it. Idle ones are
+    no exception before they are cancelled: that they are idle is a memory, seconds old. Not so in a
     StatefulSet, where no cost decides.
     """
     if state.workload.goes_by_ordinals:
         return None
-    busy = [victim for victim in victims if victim.is_busy and not victim.is_going]
-    if (busy and is_deletion_pending(state)) or (
+    new = [victim for victim in victims if not victim.is_going]
+    busy = [victim for victim in new if victim.is_busy]
+    unmarked = [victim for victim in new if victim.pod.mark is None and victim.worker is not None]
+    if ((busy or unmarked) and is_deletion_pending(state)) or (
         may_be_lowered_unseen(state) and any(victim.pod.mark is None for victim in busy)
     ):
         return _not_yet(state, "its pods")

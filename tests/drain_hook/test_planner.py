@@ -184,9 +184,7 @@ def test_nobody_leaves_when_the_pods_are_not_there() -> None:
 
 def test_pods_of_other_workloads_are_left_alone() -> None:
     """A selector can match pods that none of the ReplicaSets owns."""
-    assert leaving(plan([*pods(2), pending("stranger", owner_uid="elsewhere")], 1, from_replicas=2)) == [
-        "w-0"
-    ]
+    assert leaving(plan([*pods(2), pending("stranger", owner_uid="elsewhere")], 1)) == ["w-0"]
 
 
 def test_a_pod_that_is_going_already_is_no_victim() -> None:
@@ -348,14 +346,15 @@ def test_a_victim_taken_over_from_another_round_has_waited_since_then() -> None:
 def test_a_pod_whose_deletion_was_let_through_goes_before_all_others() -> None:
     """8 to 6 was allowed a moment ago, Kubernetes has not deleted yet, and now 6 to 5 is asked."""
     going = [marked("w-0", generation=2), marked("w-1", generation=2)]
-    made = plan([*going, *pods(8)[2:]], 5, from_replicas=6, busy={"w-0": [task()]})
+    crowd = [*going, marked("w-2", 6, 5), *pods(8)[3:]]
+    made = plan(crowd, 5, from_replicas=6, busy={"w-0": [task()]})
     assert [(v.pod.name, v.is_forced) for v in made.victims] == [("w-0", True), ("w-1", True), ("w-2", False)]
 
 
 def test_a_pod_whose_deletion_was_let_through_keeps_its_record() -> None:
     """It goes by that scale-down, even if the one asked for now is refused and forgotten."""
     going = marked("w-0", generation=2)
-    made = plan([going, *pods(7)[1:]], 5, from_replicas=6)
+    made = plan([going, marked("w-1", 6, 5), *pods(7)[2:]], 5, from_replicas=6)
     records = [
         record_of(
             v, made, scale_down=scale_down(6, 5), state=WorkloadState(workload=workload(replicas=6)), now=NOW
@@ -504,6 +503,14 @@ def test_busy_workers_are_not_marked_while_kubernetes_deletes_for_the_last_scale
         "The last change of Deployment apps/worker has not reached its pods yet; ask again in a moment."
     )
     assert leaving(plan(crowd, 5, from_replicas=7, busy=busy)) == ["w-0", "w-1"]
+
+
+def test_nor_are_idle_ones_before_they_are_cancelled() -> None:
+    """That they are idle is a memory, seconds old: Kubernetes could take one that has a task by now."""
+    going = marked("w-0", generation=2)
+    assert refused(plan([going, *pods(7)[1:]], 5, from_replicas=6)) == ("RolloutInProgress", None)
+    drained = marked("w-1", 6, 5)
+    assert leaving(plan([going, drained, *pods(7)[2:]], 5, from_replicas=6)) == ["w-0", "w-1"]
 
 
 # The verdict.
