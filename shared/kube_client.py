@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from shared.errors import KubernetesError
 from shared.kube_connection import JSON_PATCH, MERGE_PATCH, KubeConnection, connect, error_type
 from shared.kube_documents import (
     LeaseRecord,
@@ -51,6 +52,9 @@ from shared.pods import (
 )
 
 CALL_TIMEOUT_S = 10.0
+CA_ATTEMPTS = 4
+CONFLICT, INVALID = 409, 422
+"""INVALID is also how a JSON patch ends whose test does not hold."""
 WATCH_LASTS_S = 240
 """How long the server is asked to keep a watch open."""
 WATCH_SILENCE_S = 90.0
@@ -211,7 +215,19 @@ class KubeClient:
         return tuple(map(webhook_terms_from, document.get("webhooks") or ()))
 
     async def patch_webhook_ca(self, name: str, ca_bundle: bytes) -> None:
-        """Make the API server trust this CA (PEM) for every webhook of a ValidatingWebhookConfiguration."""
+        """Make the API server trust this CA (PEM) for every webhook of a ValidatingWebhookConfiguration.
+
+        Looks at it again, a few times, when somebody writes in between: replicas start side by side.
+        """
+        for _ in range(CA_ATTEMPTS - 1):
+            try:
+                return await self._patch_webhook_ca(name, ca_bundle)
+            except KubernetesError as error:
+                if error.status not in (CONFLICT, INVALID):
+                    raise
+        return await self._patch_webhook_ca(name, ca_bundle)
+
+    async def _patch_webhook_ca(self, name: str, ca_bundle: bytes) -> None:
         path = webhooks_path(name)
         document = await self._json("GET", path)
         ca = base64_text(ca_bundle)

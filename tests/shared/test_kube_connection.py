@@ -251,6 +251,16 @@ async def test_our_ca_is_registered_with_every_webhook(tmp_path: Path) -> None:
             assert bundles == {encoded(ca)}
 
 
+async def test_replicas_that_start_together_register_our_ca_at_once(tmp_path: Path) -> None:
+    """One sees the other's write; a warning, and a minute until the next try, would be for nothing."""
+    async with sandbox_stage(tmp_path) as stage:
+        path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+        await stage.create(path, webhook_configuration("first.example.com"))
+        await asyncio.gather(*(stage.kube.patch_webhook_ca("hook", b"our CA") for _ in range(3)))
+        document = await stage.send("GET", f"{path}/hook")
+        assert document["webhooks"][0]["clientConfig"]["caBundle"] == encoded(b"our CA")
+
+
 async def test_our_ca_is_registered_with_the_api_service(tmp_path: Path) -> None:
     async with sandbox_stage(tmp_path) as stage:
         await add_api_service(stage)
