@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,13 +29,15 @@ from shared.errors import BrokerUnavailable
 from shared.pods import Pod, pod_from
 from tests.brokers import Server
 from tests.chaos.evidence import Record
-from tests.chaos.health import complaints
+from tests.chaos.health import SILENT, complaints
 from tests.chaos.pools import POOLS, Pool, configuration, deployment
-from tests.chaos.replicas import Balancer, Replica
+from tests.chaos.replicas import Balancer, Replica, signal_worker
 from tests.chaos.traffic import Callers, Tally, Tasks
 
 ANSWER_S = 2.0
 START_S = 60.0
+DEAF_AFTER_S = 25.0
+"""Longer than Celery takes to reach a broker that is back: it tries after 2, 4, 6 and 8 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,22 @@ class Arena:
             consumed={node.removeprefix("celery@"): queues for node, queues in consumed.items()},
             foreign_costs=self.foreign_costs,
         )
+
+    def restart_the_deaf(self, complaints: Collection[str], *, silent_for_s: float) -> int:
+        """Kill workers that still answer nothing, as a liveness probe would; returns how many.
+
+        Celery does not always listen to remote control again after its broker failed, although it works on.
+        """
+        deaf = [text.split()[0] for text in complaints if text.endswith(SILENT)]
+        if not self.record.outages or silent_for_s < DEAF_AFTER_S:
+            return 0
+        since = time.time() - DEAF_AFTER_S
+        return sum(self.kill_worker(pod) for pod in deaf if max(self.record.killed[pod], default=0.0) < since)
+
+    def kill_worker(self, pod: str) -> bool:
+        """At once, tasks and all; False if there was none."""
+        self.record.killed[pod].append(time.time())
+        return signal_worker(pod, signal.SIGKILL)
 
     async def runs(self) -> tuple[Run, ...]:
         return await read_journal(self.journal)

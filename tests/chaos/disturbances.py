@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -17,7 +15,7 @@ from deploy.sandbox.resources import PODS
 from shared.pods import DELETION_COST
 from tests.chaos.arena import Arena
 from tests.chaos.pools import POOLS
-from tests.chaos.replicas import processes_of
+from tests.chaos.replicas import signal_worker
 
 Disturbance = Callable[[Arena], Awaitable[None]]
 
@@ -41,19 +39,18 @@ async def pause_hook_beyond_its_lease(arena: Arena) -> None:
 async def freeze_worker(arena: Arena) -> None:
     """It answers nothing, and hears later what it was told meanwhile."""
     pod = _any_pod(arena)
-    _signal_worker(pod, signal.SIGSTOP)
+    signal_worker(pod, signal.SIGSTOP)
     try:
         await asyncio.sleep(arena.chance.uniform(3.0, 9.0))
     finally:
-        _signal_worker(pod, signal.SIGCONT)
+        signal_worker(pod, signal.SIGCONT)
 
 
 async def kill_worker(arena: Arena) -> None:
     """The kubelet starts its container again; it then consumes, whatever it was told before."""
     pod = _any_pod(arena)
     if pod:
-        arena.record.killed[pod].append(time.time())
-        _signal_worker(pod, signal.SIGKILL)
+        arena.kill_worker(pod)
 
 
 async def kill_broker(arena: Arena) -> None:
@@ -111,9 +108,3 @@ def _any_pod(arena: Arena) -> str:
         pod.name for pool in POOLS for pod in arena.pods(pool) if pod.is_ready and not pod.is_terminating
     ]
     return arena.chance.choice(names) if names else ""
-
-
-def _signal_worker(pod: str, number: signal.Signals) -> None:
-    for process in processes_of(pod) if pod else ():
-        with suppress(ProcessLookupError):
-            os.kill(process, number)

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from shared.pods import Pod
 
+SILENT = "has a worker that does not answer"
+
 
 def complaints(
     pods: Iterable[Pod],
@@ -37,6 +39,6 @@ def _about_consumers(pod: Pod, queues: frozenset[str], consumed: Collection[str]
     if not pod.is_ready:
         yield "is not ready"
     elif consumed is None:
-        yield "has a worker that does not answer"
+        yield SILENT
     elif missing := queues.difference(consumed):
         yield f"has a worker that does not consume {', '.join(sorted(missing))}"

@@ -177,11 +177,13 @@ def _error_in(line: str) -> str:
     return f"{entry['message']} {entry.get('exception', '')[-400:]}"
 
 
-def processes_of(pod: str) -> list[int]:
-    """Process ids of a pod's worker, by its environment; Linux only."""
-    wanted, found = f"POD_NAME={pod}".encode(), []
+def signal_worker(pod: str, number: signal.Signals) -> bool:
+    """To the worker process of a pod, found by its environment; False if there is none. Linux only."""
+    wanted, found = f"POD_NAME={pod}".encode(), False
     for entry in Path("/proc").glob("[0-9]*"):
+        # It may be gone, or somebody else's.
         with suppress(OSError):
             if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return [number for number in found if number != os.getpid()]
+                os.kill(int(entry.name), number)
+                found = True
+    return found
