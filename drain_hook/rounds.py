@@ -82,7 +82,8 @@ class Round:
         """The answer to a dry run: what would happen now, with nothing touched."""
         if verdict := await self._gather():
             return verdict
-        plan = self._make_plan()
+        # A round looks at its victims again once they are cancelled; a dry run has only this one look.
+        plan = await self._plan_on_fresh_answers()
         return decide_dry_run(plan, scale_down=self.scale_down, pool=self.pool, now=self._now())
 
     async def prepare(self, lease: Lease) -> Verdict:
@@ -145,7 +146,7 @@ class Round:
         return self.plan
 
     async def _plan_on_fresh_answers(self) -> DrainPlan:
-        """What we remembered of the victims was out of date, and so may be the rest: ask everybody, once."""
+        """What we remember of workers is out of date, or may be: ask everybody, once."""
         if not self._has_asked_all:
             self._has_asked_all = True
             with self._phase("ask"):
