@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 import aiohttp
@@ -58,7 +58,7 @@ CONFLICT, INVALID = 409, 422
 WATCH_LASTS_S = 240
 """How long the server is asked to keep a watch open."""
 WATCH_SILENCE_S = 90.0
-"""A watch without a byte for so long is taken for dead: kube-apiserver sends a bookmark every minute."""
+"""A watch without a byte for so long may be dead: kube-apiserver sends a bookmark about every minute."""
 
 
 class KubeClient:
@@ -254,9 +254,15 @@ class KubeClient:
         )
 
     async def watch(
-        self, path: str, *, resource_version: str, label_selector: str = "", field_selector: str = ""
+        self,
+        path: str,
+        *,
+        resource_version: str,
+        label_selector: str = "",
+        field_selector: str = "",
+        silence_s: float = WATCH_SILENCE_S,
     ) -> AsyncGenerator[WatchEvent, None]:
-        """What changes there after `resource_version`, until the server ends the watch.
+        """What changes there after `resource_version`, until the server ends the watch or is silent.
 
         Raises Gone when that version is too old: list again. Close the iterator (contextlib.aclosing).
         """
@@ -267,12 +273,14 @@ class KubeClient:
             "timeoutSeconds": str(WATCH_LASTS_S),
         }
         timeout = aiohttp.ClientTimeout(
-            total=WATCH_LASTS_S + 30, sock_connect=self._timeout_s, sock_read=WATCH_SILENCE_S
+            total=WATCH_LASTS_S + 30, sock_connect=self._timeout_s, sock_read=silence_s
         )
         async with self._connection.response("GET", path, query=query, timeout=timeout) as response:
             yield WatchEvent(type="BOOKMARK", object={"metadata": {"resourceVersion": resource_version}})
-            async for line in response.content:
-                yield _watch_event(line)
+            # Where nothing changes the first bookmark may take two minutes: silence is an end, not a failure.
+            with suppress(aiohttp.SocketTimeoutError):
+                async for line in response.content:
+                    yield _watch_event(line)
 
     async def _json(
         self,

@@ -20,7 +20,7 @@ from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 60.0
+LOOK_EVERY_S = 15.0
 ATTEMPTS = 5
 RENEW_WHEN_LEFT = timedelta(days=LEAF_DAYS) / 3
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

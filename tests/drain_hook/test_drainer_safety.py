@@ -123,6 +123,17 @@ async def test_a_dry_run_touches_nothing() -> None:
     assert scene.commands == []
 
 
+async def test_a_dry_run_knows_what_began_a_moment_ago() -> None:
+    """It does not name a worker that took a task since it was last asked."""
+    scene = stage(3)
+    await scene.warm_up()
+    for pod in ("worker-0", "worker-1"):
+        scene.celery.start(f"celery@{pod}", running(id=pod))
+    verdict = await scene.ask(3, 2, is_dry_run=True)
+    assert "worker-2 is idle" in " ".join(verdict.warnings)
+    assert "worker-0" not in " ".join(verdict.warnings)
+
+
 # One at a time
 
 

@@ -205,8 +205,20 @@ async def test_large_objects_pass_through_a_watch(api: Scripted, kube: KubeClien
     assert (first.type, second.object) == ("BOOKMARK", document)
 
 
-async def watched(kube: KubeClient) -> list[WatchEvent]:
-    events = kube.watch("/api/v1/namespaces/default/pods", resource_version="1")
+async def test_a_watch_that_is_silent_has_ended(api: Scripted, kube: KubeClient) -> None:
+    """kube-apiserver may say nothing for two minutes where nothing changes; whoever watches looks again."""
+    api.answer = lambda _: web.Response(body=one_line_and_silence())
+    first, second = await watched(kube, silence_s=0.2)
+    assert (first.type, second.type) == ("BOOKMARK", "ADDED")
+
+
+async def one_line_and_silence() -> AsyncIterator[bytes]:
+    yield b'{"type": "ADDED", "object": {"metadata": {"name": "p", "resourceVersion": "2"}}}\n'
+    await asyncio.Event().wait()
+
+
+async def watched(kube: KubeClient, *, silence_s: float = 90.0) -> list[WatchEvent]:
+    events = kube.watch("/api/v1/namespaces/default/pods", resource_version="1", silence_s=silence_s)
     async with aclosing(events):
         return [event async for event in events]
 

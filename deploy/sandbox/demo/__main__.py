@@ -28,7 +28,7 @@ from deploy.sandbox.services import apply
 
 SLOTS = 2
 MAX_REPLICAS = 8
-GRACE_SECONDS = 4
+GRACE_SECONDS = 3
 """Shorter than a long task: what a plain HPA hits is killed, as it is with hours and minutes elsewhere."""
 HPA_SYNC_PERIOD_S = 2.0
 BEHAVIOR = {

@@ -24,15 +24,18 @@ class PlannedTask:
 def burst(*, count: int, short_s: float, protected_s: float) -> tuple[PlannedTask, ...]:
     """`count` tasks in a fixed order: every tenth runs ten times as long, and one more is protected.
 
-    Without the long tail even a plain HPA kills little: all workers would fall idle together.
+    Without the long tail even a plain HPA kills little: all workers would fall idle together. Most of it
+    comes late, so that scale-downs meet workers that are busy for a good while yet.
     """
+    long, half = count // 10, count // 2
+    places = random.Random(339)
+    tail = {*places.sample(range(half), long // 5), *places.sample(range(half, count), long - long // 5)}
     tasks = [
         PlannedTask(name=LONG, seconds=10 * short_s)
-        if number % 10 == 9
+        if number in tail
         else PlannedTask(name=SHORT, seconds=short_s)
         for number in range(count)
     ]
-    random.Random(339).shuffle(tasks)
     tasks.insert(count * 2 // 3, PlannedTask(name=PROTECTED, seconds=protected_s))
     return tuple(tasks)
 
