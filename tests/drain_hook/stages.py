@@ -263,7 +263,7 @@ def running(name: str = "reports.build", *, seconds: float = 60.0, id: str = "3f
 
 async def eventually(ask: Callable[[], Awaitable[T]], is_enough: Callable[[T], bool]) -> T:
     """For what nothing tells: ask again, with pauses."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(75):
         while True:
             if is_enough(answer := await ask()):
                 return answer
