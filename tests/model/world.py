@@ -15,7 +15,7 @@ from typing import Any
 from drain_hook.admission import Review, ScaleDown, Verdict
 from drain_hook.cordon import Pace
 from shared.marks import MARK_ANNOTATION, parse_mark
-from shared.pods import DELETION_COST
+from shared.pods import DELETION_COST, Pod
 from shared.workers import WorkerSnapshot
 from tests.drain_hook import builders
 from tests.drain_hook.stages import NAMESPACE, Stage, node
@@ -84,7 +84,9 @@ class World:
         self.loop = VirtualLoop()
         self.random = Random(seed)
         self.clock = self.loop
-        self.cluster = ModelCluster(loop=self.loop, random=self.random)
+        self.cluster = ModelCluster(
+            loop=self.loop, random=self.random, on_patched=self._note_what_is_overwritten
+        )
         self.fleet = ModelFleet(loop=self.loop, random=self.random)
         self.pool = builders.pool(drain=drain or {}, queues=list(QUEUES))
         self.violations: list[str] = []
@@ -272,8 +274,6 @@ class World:
     def on_call(self, method: str, arguments: dict[str, Any]) -> None:
         if method in TOUCHING and CALLER.get() == "dry run":
             self.violations.append(f"a dry run called {method}")
-        if method == "patch_pod":
-            self._note_what_is_overwritten(arguments["name"], arguments["annotations"])
         if method == "cancel_consumers":
             (queues,) = arguments["positional"]
             for name, pod in self.cluster.pods_now.items():
@@ -289,17 +289,17 @@ class World:
         if not task.cancelled() and task.exception():
             self.violations.append(f"a part of the model failed: {task.exception()!r}")
 
-    def _note_what_is_overwritten(self, pod: str, annotations: Mapping[str, str | None]) -> None:
+    def _note_what_is_overwritten(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
         """Kubernetes knows no patch that depends on an annotation.
 
         So a cost that somebody writes between a round's look at the pod and its own write is lost; the model
         lets that pass, as long as it was written no longer ago than a round may take.
         """
         mark = parse_mark(annotations.get(MARK_ANNOTATION))
-        is_recent = self._foreign_at.get(pod, -1e9) >= self.loop.time() - TIMEOUT_S - LONGEST_LAG_S
-        if mark is not None and is_recent and mark.foreign_cost != self.cluster.foreign.get(pod):
+        is_recent = self._foreign_at.get(pod.name, -1e9) >= self.loop.time() - TIMEOUT_S - LONGEST_LAG_S
+        if mark is not None and is_recent and mark.foreign_cost != self.cluster.foreign[pod.name]:
             self.counts["foreign costs overwritten unseen"] += 1
-            self.cluster.foreign[pod] = mark.foreign_cost
+            self.cluster.foreign[pod.name] = mark.foreign_cost
 
     def _fail(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An error that nobody waits for."""
