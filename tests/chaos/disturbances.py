@@ -24,8 +24,10 @@ PAUSED_LEASE_S = 34.0
 
 
 async def kill_hook(arena: Arena) -> None:
-    """At any instant."""
-    arena.chance.choice(arena.replicas).signal(signal.SIGKILL)
+    """At any instant; but never the last one, where those that are killed stay away."""
+    ready = [replica for replica in arena.replicas if replica.is_ready]
+    if len(ready) > 1 or not all(replica.is_held_down for replica in ready):
+        arena.chance.choice(ready).signal(signal.SIGKILL)
 
 
 async def freeze_hook(arena: Arena) -> None:

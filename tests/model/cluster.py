@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import Random
@@ -48,7 +48,9 @@ class ModelCluster(FakeCluster):
     loop: VirtualLoop = field(default_factory=VirtualLoop)
     random: Random = field(default_factory=Random)
     failing: float = 0.0
-    """Share of requests that fail; half of these have taken effect all the same."""
+    """Share of PATCHes that fail; a quarter of these have taken effect all the same."""
+    on_patched: Callable[[Pod, Mapping[str, str | None]], None] = lambda pod, annotations: None
+    """Told of every PATCH that has taken effect, with what it asked for."""
 
     def __post_init__(self) -> None:
         self._times: list[float] = []
@@ -156,14 +158,18 @@ class ModelCluster(FakeCluster):
     async def patch_pod(
         self, *, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
     ) -> Pod:
-        if self.random.random() >= self.failing:
-            return await super().patch_pod(namespace=namespace, name=name, uid=uid, annotations=annotations)
-        fate = self.random.randrange(4)
-        if fate == 0:
+        fate = "fine"
+        if self.random.random() < self.failing:
+            fate = self.random.choice(("conflict", "unheard", "unavailable", "unavailable"))
+        if fate == "conflict":
             raise Conflict("the object has been modified", status=409)
-        if fate == 1:
-            await super().patch_pod(namespace=namespace, name=name, uid=uid, annotations=annotations)
-        raise KubernetesUnavailable("the API server is gone", status=503)
+        if fate == "unavailable":
+            raise KubernetesUnavailable("the API server is gone", status=503)
+        pod = await super().patch_pod(namespace=namespace, name=name, uid=uid, annotations=annotations)
+        self.on_patched(pod, annotations)
+        if fate == "unheard":
+            raise KubernetesUnavailable("the API server went away before its answer", status=503)
+        return pod
 
     # Behind the curtain.
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from drain_hook.admission import Review, ScaleDown, Verdict
 from drain_hook.cordon import Pace
-from shared.marks import MARK_ANNOTATION
-from shared.pods import DELETION_COST
+from shared.marks import MARK_ANNOTATION, parse_mark
+from shared.pods import DELETION_COST, Pod
 from shared.workers import WorkerSnapshot
 from tests.drain_hook import builders
 from tests.drain_hook.stages import NAMESPACE, Stage, node
@@ -84,7 +84,9 @@ class World:
         self.loop = VirtualLoop()
         self.random = Random(seed)
         self.clock = self.loop
-        self.cluster = ModelCluster(loop=self.loop, random=self.random)
+        self.cluster = ModelCluster(
+            loop=self.loop, random=self.random, on_patched=self._note_what_is_overwritten
+        )
         self.fleet = ModelFleet(loop=self.loop, random=self.random)
         self.pool = builders.pool(drain=drain or {}, queues=list(QUEUES))
         self.violations: list[str] = []
@@ -97,6 +99,7 @@ class World:
         """Those whose deletions may not be over."""
         self.upset_at = 0.0
         """When something last happened that changes Kubernetes' order, or a worker's queues."""
+        self._foreign_at: dict[str, float] = {}
         self._holders = 0
         self._dead: list[Replica] = []
         """Kept, for what they were about to do is not to be collected as garbage."""
@@ -119,7 +122,6 @@ class World:
 
     def kill(self, index: int, *, instants: int, back_after_s: float) -> None:
         """A replica dies after so many instants, and is replaced; see Process."""
-        self.counts["crashes"] += 1
         self.hooks[index].process.kill_after(instants)
         self.loop.run(self._starting(self._replace(index, back_after_s)))
 
@@ -160,6 +162,7 @@ class World:
     def write_foreign_cost(self, pod: str, cost: str | None) -> None:
         self.counts["foreign costs"] += 1
         self.upset()
+        self._foreign_at[pod] = self.loop.time()
         self.cluster.write_foreign_cost(pod, cost)
 
     def copy_mark(self, source: str, target: str) -> None:
@@ -286,6 +289,18 @@ class World:
         if not task.cancelled() and task.exception():
             self.violations.append(f"a part of the model failed: {task.exception()!r}")
 
+    def _note_what_is_overwritten(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
+        """Kubernetes knows no patch that depends on an annotation.
+
+        So a cost that somebody writes between a round's look at the pod and its own write is lost; the model
+        lets that pass, as long as it was written no longer ago than a round may take.
+        """
+        mark = parse_mark(annotations.get(MARK_ANNOTATION))
+        is_recent = self._foreign_at.get(pod.name, -1e9) >= self.loop.time() - TIMEOUT_S - LONGEST_LAG_S
+        if mark is not None and is_recent and mark.foreign_cost != self.cluster.foreign[pod.name]:
+            self.counts["foreign costs overwritten unseen"] += 1
+            self.cluster.foreign[pod.name] = mark.foreign_cost
+
     def _fail(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An error that nobody waits for."""
         self.violations.append(f"{context['message']} {context.get('exception')!r}")
@@ -296,6 +311,7 @@ class World:
 
     async def _replace(self, index: int, back_after_s: float) -> None:
         await self.hooks[index].process.died.wait()
+        self.counts["crashes"] += 1
         await asyncio.sleep(back_after_s)
         self._dead.append(self.hooks[index])
         self.hooks[index] = self._new_replica()
@@ -450,7 +466,7 @@ class World:
 
     def _is_up(self, pod: str) -> None:
         """Its worker consumes and, a moment later, it is ready."""
-        if self._is_there(pod):
+        if self._is_there(pod) and node(pod) not in self.fleet.workers:
             self.fleet.boot(node(pod))
             self._edit(pod, phase="Running", host=f"host-{self.random.randrange(3)}")
             self.loop.call_later(self.random.uniform(0.1, 2.0), self._is_ready, pod)
