@@ -1,6 +1,6 @@
 """The short version of `make chaos`: `make test ARGS="-m chaos tests/chaos"`.
 
-Not part of `make test`: it disturbs at random instants, and may meet the gap that FAILURES.md names in row 39.
+Not part of `make test`: it disturbs at random instants, and may meet the gap of row 39 in FAILURES.md.
 """
 
 from __future__ import annotations
