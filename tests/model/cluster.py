@@ -156,7 +156,13 @@ class ModelCluster(FakeCluster):
     # The methods of KubeClient.
 
     async def patch_pod(
-        self, *, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
+        self,
+        *,
+        namespace: str,
+        name: str,
+        uid: str,
+        annotations: Mapping[str, str | None],
+        resource_version: str = "",
     ) -> Pod:
         fate = "fine"
         if self.random.random() < self.failing:
@@ -165,7 +171,13 @@ class ModelCluster(FakeCluster):
             raise Conflict("the object has been modified", status=409)
         if fate == "unavailable":
             raise KubernetesUnavailable("the API server is gone", status=503)
-        pod = await super().patch_pod(namespace=namespace, name=name, uid=uid, annotations=annotations)
+        pod = await super().patch_pod(
+            namespace=namespace,
+            name=name,
+            uid=uid,
+            annotations=annotations,
+            resource_version=resource_version,
+        )
         self.on_patched(pod, annotations)
         if fate == "unheard":
             raise KubernetesUnavailable("the API server went away before its answer", status=503)
