@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import Random
@@ -49,8 +49,6 @@ class ModelCluster(FakeCluster):
     random: Random = field(default_factory=Random)
     failing: float = 0.0
     """Share of PATCHes that fail; a quarter of these have taken effect all the same."""
-    on_patched: Callable[[Pod, Mapping[str, str | None]], None] = lambda pod, annotations: None
-    """Told of every PATCH that has taken effect, with what it asked for."""
 
     def __post_init__(self) -> None:
         self._times: list[float] = []
@@ -178,7 +176,6 @@ class ModelCluster(FakeCluster):
             annotations=annotations,
             resource_version=resource_version,
         )
-        self.on_patched(pod, annotations)
         if fate == "unheard":
             raise KubernetesUnavailable("the API server went away before its answer", status=503)
         return pod
