@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from drain_hook.explanations import describe_mark
@@ -20,12 +21,22 @@ from shared.pools import Pool
 from shared.workers import Fleet, WorkerSnapshot
 
 Annotations = Mapping[str, str | None]
+Change = Callable[[Pod], Annotations]
+"""What to write on a pod, by what stands there."""
 Queues = Mapping[str, Collection[str]]
 """Queue names by Celery node."""
 
 
 class PodWriter(Protocol):
-    async def patch_pod(self, *, namespace: str, name: str, uid: str, annotations: Annotations) -> Pod: ...
+    async def patch_pod(
+        self,
+        *,
+        namespace: str,
+        name: str,
+        uid: str,
+        annotations: Annotations,
+        resource_version: str = "",
+    ) -> Pod: ...
 
 
 class Workers(Protocol):
@@ -70,6 +81,8 @@ class Pace:
     """Between two looks at victims that are about to finish."""
     patches_at_once: int = 32
     """PATCH requests in flight."""
+    most_conflicts: int = 4
+    """So often a pod is looked at again when others write to it."""
     longest_retry_pause_s: float = 1.0
     """An API server that asks for a longer one is not asked again: a review has no time for it."""
 
@@ -92,7 +105,7 @@ class Cordon:
 
         Raises KubernetesError, after every request has ended.
         """
-        return await self._patch_all((pod, {**_record_of(mark), **_cost_of(mark)}) for pod, mark in marks)
+        return await self._patch_all((pod, partial(_marked, mark)) for pod, mark in marks)
 
     async def cancel(self, queues: Queues, *, within_s: float) -> Fleet:
         """Cancel these consumers; the answers of those that consume nothing any more, the others as silent.
@@ -130,7 +143,7 @@ class Cordon:
         back = await self.give_back(queues)
         reach(FaultPoint.AFTER_GIVE_BACK)
         free = [pod for pod in pods if self._node(pod) not in queues or self._node(pod) in back]
-        await self._patch_all((pod, {**_NO_RECORD, **_former_cost(pod)}) for pod in free)
+        await self._patch_all((pod, _released) for pod in free)
         return tuple(free)
 
     async def give_back(self, queues: Queues) -> frozenset[str]:
@@ -171,10 +184,10 @@ class Cordon:
                 was_sent_again = True
         return frozenset(queues.keys() - waiting.keys())
 
-    async def _patch_all(self, patches: Iterable[tuple[Pod, Annotations]]) -> tuple[Pod, ...]:
+    async def _patch_all(self, patches: Iterable[tuple[Pod, Change]]) -> tuple[Pod, ...]:
         limit = asyncio.Semaphore(self._pace.patches_at_once)
         results = await asyncio.gather(
-            *(self._patch(pod, annotations, limit) for pod, annotations in patches),
+            *(self._patch(pod, change, limit) for pod, change in patches),
             return_exceptions=True,
         )
         # All have ended: an undo that starts now cannot be overtaken by one of them.
@@ -183,28 +196,44 @@ class Cordon:
                 raise failure
         return tuple(pod for pod in results if isinstance(pod, Pod))
 
-    async def _patch(self, pod: Pod, annotations: Annotations, limit: asyncio.Semaphore) -> Pod | None:
+    async def _patch(self, pod: Pod, change: Change, limit: asyncio.Semaphore) -> Pod | None:
         """None when the pod is gone, which is fine."""
         async with limit:
             try:
-                patched = await self._patch_twice(pod, annotations)
+                patched = await self._change(pod, change)
             except NotFound:
                 return None
         reach(FaultPoint.BETWEEN_PATCHES)
         return patched
 
-    async def _patch_twice(self, pod: Pod, annotations: Annotations) -> Pod:
-        where = {"namespace": self._pool.namespace, "name": pod.name, "uid": pod.uid}
+    async def _change(self, pod: Pod, change: Change) -> Pod:
+        """Compare and swap: what somebody else has written since we looked must not be passed over."""
+        for _ in range(self._pace.most_conflicts):
+            try:
+                return await self._patch_twice(pod, change(pod), resource_version=pod.resource_version)
+            except Conflict:
+                # A PATCH of nothing reads it, and needs no other permission. Another conflict is not as good
+                # as gone: it may be another pod of its name, or too many who write to this one.
+                pod = await self._patch_twice(pod, {})
+        return await self._patch_twice(pod, change(pod), resource_version=pod.resource_version)
+
+    async def _patch_twice(self, pod: Pod, annotations: Annotations, *, resource_version: str = "") -> Pod:
+        async def patch() -> Pod:
+            return await self._cluster.patch_pod(
+                namespace=self._pool.namespace,
+                name=pod.name,
+                uid=pod.uid,
+                annotations=annotations,
+                resource_version=resource_version,
+            )
+
         try:
-            return await self._cluster.patch_pod(**where, annotations=annotations)
-        except Conflict:
-            # Not as good as gone: it may be another pod of its name, or too many who write to this one.
-            return await self._cluster.patch_pod(**where, annotations=annotations)
+            return await patch()
         except KubernetesUnavailable as error:
             if error.retry_after_s > self._pace.longest_retry_pause_s:
                 raise
             await asyncio.sleep(error.retry_after_s)
-            return await self._cluster.patch_pod(**where, annotations=annotations)
+            return await patch()
 
     def _node(self, pod: Pod) -> str:
         return celery_node(pod.name, worker_name=self._pool.worker_name)
@@ -218,9 +247,14 @@ def _record_of(mark: Mark) -> Annotations:
     return {MARK_ANNOTATION: render_mark(mark), SUMMARY_ANNOTATION: describe_mark(mark)}
 
 
-def _cost_of(mark: Mark) -> Annotations:
-    """The cost to write with a mark; none in a StatefulSet."""
-    return {} if mark.cost is None else {DELETION_COST: str(mark.cost)}
+def _marked(mark: Mark, pod: Pod) -> Annotations:
+    """Record and cost for the pod as it is; no cost in a StatefulSet."""
+    cost: Annotations = {} if mark.cost is None else {DELETION_COST: str(mark.cost)}
+    return {**_record_of(replace(mark, foreign_cost=pod.foreign_cost)), **cost}
+
+
+def _released(pod: Pod) -> Annotations:
+    return {**_NO_RECORD, **_former_cost(pod)}
 
 
 def _former_cost(pod: Pod) -> Annotations:

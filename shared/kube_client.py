@@ -125,10 +125,22 @@ class KubeClient:
         return state_of(workload, sets.result(), pods.result(), as_of=as_of)
 
     async def patch_pod(
-        self, *, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
+        self,
+        *,
+        namespace: str,
+        name: str,
+        uid: str,
+        annotations: Mapping[str, str | None],
+        resource_version: str = "",
     ) -> Pod:
-        """Set annotations, remove those that are None; Conflict, and nothing done, for another uid."""
-        body = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
+        """Set annotations, remove those that are None; Conflict, and nothing done, for another uid.
+
+        And when the pod was written to since `resource_version`, unless that is left out.
+        """
+        metadata: dict[str, Any] = {"uid": uid, "annotations": dict(annotations)}
+        if resource_version:
+            metadata["resourceVersion"] = resource_version
+        body = {"metadata": metadata}
         path = pods_path(namespace, name)
         return pod_from(await self._json("PATCH", path, body=body, content_type=MERGE_PATCH))
 

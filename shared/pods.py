@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -65,6 +65,8 @@ class Pod:
     """Our record, when it is about this very pod; a copied one is no mark."""
     has_mark_annotation: bool = False
     """True also for a record that was copied from another pod or cannot be read."""
+    resource_version: str = field(default="", compare=False)
+    """Of which state of the pod this is; for a write that must not pass over somebody else's."""
 
     @property
     def deletion_cost(self) -> int:
@@ -210,6 +212,7 @@ def pod_from(document: Document) -> Pod:
         cost_annotation=annotations.get(DELETION_COST),
         mark=mark if mark is not None and mark.pod_uid == metadata["uid"] else None,
         has_mark_annotation=record is not None,
+        resource_version=metadata.get("resourceVersion", ""),
     )
 
 

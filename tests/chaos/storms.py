@@ -24,7 +24,7 @@ from tests.chaos.disturbances import (
     write_foreign_costs,
 )
 from tests.chaos.evidence import Findings, Violation, findings
-from tests.chaos.pools import VISIBILITY_S
+from tests.chaos.pools import POOLS, VISIBILITY_S
 from tests.chaos.replicas import EXPECTED_CODES
 
 HEALED_WITHIN_S = 60.0
@@ -180,7 +180,9 @@ async def _heal(arena: Arena, outcome: Outcome) -> None:
 
 
 async def _conclude(arena: Arena, outcome: Outcome, *, within_s: float) -> None:
-    """Once the last task has ended, or should have."""
+    """Once the last task has ended, or should have, with workers there to run it."""
+    for pool in POOLS:
+        await arena.callers.raise_to_the_most(pool)
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         runs = await arena.runs()

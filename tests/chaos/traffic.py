@@ -111,6 +111,10 @@ class Callers:
             replicas = self._chance.randint(pool.fewest, pool.most)
             await self._answered(self._patch(pool, replicas), is_down=await self._is_down(pool, replicas))
 
+    async def raise_to_the_most(self, pool: Pool) -> None:
+        """So that even a pool that was scaled to nothing has somebody for the tasks that wait."""
+        await self._answered(self._patch(pool, pool.most), is_down=False)
+
     async def _put(self, pool: Pool, replicas: int) -> str:
         try:
             scale = await self._kube.get(DEPLOYMENTS, manifests.NAMESPACE, pool.name, subresource="scale")

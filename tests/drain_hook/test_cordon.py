@@ -15,12 +15,24 @@ class Counting(FakeCluster):
     now, most = 0, 0
 
     async def patch_pod(
-        self, *, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
+        self,
+        *,
+        namespace: str,
+        name: str,
+        uid: str,
+        annotations: Mapping[str, str | None],
+        resource_version: str = "",
     ) -> Pod:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
-            return await super().patch_pod(namespace=namespace, name=name, uid=uid, annotations=annotations)
+            return await super().patch_pod(
+                namespace=namespace,
+                name=name,
+                uid=uid,
+                annotations=annotations,
+                resource_version=resource_version,
+            )
         finally:
             self.now -= 1
 

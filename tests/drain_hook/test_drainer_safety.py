@@ -32,14 +32,26 @@ class SlowPatch(FakeCluster):
         self.was_asked, self.may_go_on = asyncio.Event(), asyncio.Event()
 
     async def patch_pod(
-        self, *, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
+        self,
+        *,
+        namespace: str,
+        name: str,
+        uid: str,
+        annotations: Mapping[str, str | None],
+        resource_version: str = "",
     ) -> Pod:
         if annotations.get(MARK_ANNOTATION) and name == self.slow:
             self.was_asked.set()
             await self.may_go_on.wait()
         if annotations.get(MARK_ANNOTATION) and name == self.failing:
             raise UNAVAILABLE
-        return await super().patch_pod(namespace=namespace, name=name, uid=uid, annotations=annotations)
+        return await super().patch_pod(
+            namespace=namespace,
+            name=name,
+            uid=uid,
+            annotations=annotations,
+            resource_version=resource_version,
+        )
 
 
 def slow_stage(replicas: int, **fields: Any) -> tuple[Stage, SlowPatch]:

@@ -1,10 +1,13 @@
 """What a round must not believe: its own memory of pods, when others have written to them since."""
 
+from collections.abc import Mapping
+
 from shared.errors import BrokerUnavailable, Conflict
 from shared.marks import MARK_ANNOTATION, SUMMARY_ANNOTATION
-from shared.pods import DELETION_COST
-from tests.drain_hook.stages import NAMESPACE, QUEUES, node, running, stage
+from shared.pods import DELETION_COST, Pod
+from tests.drain_hook.stages import AT_ONCE, NAMESPACE, QUEUES, node, running, stage
 from tests.fakes.celery import Call
+from tests.fakes.kubernetes import FakeCluster
 
 MODIFIED = Conflict("the object has been modified", status=409)
 
@@ -59,3 +62,77 @@ async def test_a_cost_that_is_written_during_a_round_stays_when_it_is_taken_back
     scene.celery.before_answer = write_and_fail
     assert (await scene.ask(1, 0)).reason == "BrokerUnavailable"
     assert scene.cluster.annotations_of("worker-0", namespace=NAMESPACE) == {DELETION_COST: "42"}
+
+
+async def test_a_cost_that_is_written_just_before_a_mark_is_kept_in_its_record() -> None:
+    """The cache does not show it yet; the PATCH must not pass over it."""
+    scene = stage(1)
+    scene.cluster.cache.freeze()
+    scene.cluster.annotate_pod("worker-0", {DELETION_COST: "42"}, namespace=NAMESPACE)
+    assert (await scene.ask(1, 0)).reason == "Drained"
+    (pod,) = await scene.cluster.pods(namespace=NAMESPACE, selector="app=worker")
+    assert pod.mark is not None
+    assert pod.mark.foreign_cost == "42"
+    assert pod.cost_annotation == str(pod.mark.cost)
+
+
+async def test_a_cost_that_is_written_while_consumers_are_given_back_stays() -> None:
+    """That may take seconds, and only then the record and our cost are removed."""
+    scene = stage(2)
+    assert (await scene.ask(2, 1)).allowed
+    (victim,) = scene.marked
+    scene.scale(3)
+
+    def write(call: Call) -> None:
+        if call.method == "add_consumer":
+            scene.cluster.annotate_pod(victim, {DELETION_COST: "42"}, namespace=NAMESPACE)
+
+    scene.celery.before_answer = write
+    await scene.reconciler.reconcile()
+    assert scene.cluster.annotations_of(victim, namespace=NAMESPACE) == {DELETION_COST: "42"}
+
+
+class Restless(FakeCluster):
+    """Somebody writes to the pod before each of the first PATCHes that name a version."""
+
+    writes_left = 0
+
+    async def patch_pod(
+        self,
+        *,
+        namespace: str,
+        name: str,
+        uid: str,
+        annotations: Mapping[str, str | None],
+        resource_version: str = "",
+    ) -> Pod:
+        if resource_version and self.writes_left:
+            self.writes_left -= 1
+            self.annotate_pod(name, {DELETION_COST: str(self.writes_left)}, namespace=namespace)
+        return await super().patch_pod(
+            namespace=namespace,
+            name=name,
+            uid=uid,
+            annotations=annotations,
+            resource_version=resource_version,
+        )
+
+
+async def test_others_may_write_to_a_pod_several_times_while_it_is_marked() -> None:
+    """The kubelet alone does so while a pod starts. What was written last is what is kept."""
+    cluster = Restless()
+    cluster.writes_left = AT_ONCE.most_conflicts
+    scene = stage(1, cluster=lambda: cluster)
+    assert (await scene.ask(1, 0)).reason == "Drained"
+    (pod,) = await cluster.pods(namespace=NAMESPACE, selector="app=worker")
+    assert pod.mark is not None
+    assert pod.mark.foreign_cost == "0"
+
+
+async def test_a_pod_that_others_write_to_without_end_ends_the_round() -> None:
+    """Rather than that their cost is lost."""
+    cluster = Restless()
+    cluster.writes_left = 10 * AT_ONCE.most_conflicts
+    scene = stage(1, cluster=lambda: cluster)
+    assert (await scene.ask(1, 0)).reason == "KubernetesUnavailable"
+    assert scene.commands == []

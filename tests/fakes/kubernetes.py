@@ -242,7 +242,13 @@ class FakeCluster:
         return self._state(key)
 
     async def patch_pod(
-        self, *, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
+        self,
+        *,
+        namespace: str,
+        name: str,
+        uid: str,
+        annotations: Mapping[str, str | None],
+        resource_version: str = "",
     ) -> Pod:
         await self._enter("patch_pod", namespace=namespace, name=name, uid=uid, annotations=dict(annotations))
         document = self._pods.get((namespace, name))
@@ -250,6 +256,8 @@ class FakeCluster:
             raise NotFound(f'pods "{name}" not found', status=404)
         if document["metadata"]["uid"] != uid:
             raise Conflict(f'the UID of pod "{name}" is {document["metadata"]["uid"]}, not {uid}', status=409)
+        if resource_version not in ("", document["metadata"]["resourceVersion"]):
+            raise Conflict(f'pods "{name}": the object has been modified', status=409)
         return pod_from(self._stamp(annotate(document, annotations)))
 
     async def create_event(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import Random
@@ -49,8 +49,6 @@ class ModelCluster(FakeCluster):
     random: Random = field(default_factory=Random)
     failing: float = 0.0
     """Share of PATCHes that fail; a quarter of these have taken effect all the same."""
-    on_patched: Callable[[Pod, Mapping[str, str | None]], None] = lambda pod, annotations: None
-    """Told of every PATCH that has taken effect, with what it asked for."""
 
     def __post_init__(self) -> None:
         self._times: list[float] = []
@@ -156,7 +154,13 @@ class ModelCluster(FakeCluster):
     # The methods of KubeClient.
 
     async def patch_pod(
-        self, *, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
+        self,
+        *,
+        namespace: str,
+        name: str,
+        uid: str,
+        annotations: Mapping[str, str | None],
+        resource_version: str = "",
     ) -> Pod:
         fate = "fine"
         if self.random.random() < self.failing:
@@ -165,8 +169,13 @@ class ModelCluster(FakeCluster):
             raise Conflict("the object has been modified", status=409)
         if fate == "unavailable":
             raise KubernetesUnavailable("the API server is gone", status=503)
-        pod = await super().patch_pod(namespace=namespace, name=name, uid=uid, annotations=annotations)
-        self.on_patched(pod, annotations)
+        pod = await super().patch_pod(
+            namespace=namespace,
+            name=name,
+            uid=uid,
+            annotations=annotations,
+            resource_version=resource_version,
+        )
         if fate == "unheard":
             raise KubernetesUnavailable("the API server went away before its answer", status=503)
         return pod

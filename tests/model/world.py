@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from drain_hook.admission import Review, ScaleDown, Verdict
 from drain_hook.cordon import Pace
-from shared.marks import MARK_ANNOTATION, parse_mark
-from shared.pods import DELETION_COST, Pod
+from shared.marks import MARK_ANNOTATION
+from shared.pods import DELETION_COST
 from shared.workers import WorkerSnapshot
 from tests.drain_hook import builders
 from tests.drain_hook.stages import NAMESPACE, Stage, node
@@ -84,9 +84,7 @@ class World:
         self.loop = VirtualLoop()
         self.random = Random(seed)
         self.clock = self.loop
-        self.cluster = ModelCluster(
-            loop=self.loop, random=self.random, on_patched=self._note_what_is_overwritten
-        )
+        self.cluster = ModelCluster(loop=self.loop, random=self.random)
         self.fleet = ModelFleet(loop=self.loop, random=self.random)
         self.pool = builders.pool(drain=drain or {}, queues=list(QUEUES))
         self.violations: list[str] = []
@@ -99,7 +97,6 @@ class World:
         """Those whose deletions may not be over."""
         self.upset_at = 0.0
         """When something last happened that changes Kubernetes' order, or a worker's queues."""
-        self._foreign_at: dict[str, float] = {}
         self._holders = 0
         self._dead: list[Replica] = []
         """Kept, for what they were about to do is not to be collected as garbage."""
@@ -162,7 +159,6 @@ class World:
     def write_foreign_cost(self, pod: str, cost: str | None) -> None:
         self.counts["foreign costs"] += 1
         self.upset()
-        self._foreign_at[pod] = self.loop.time()
         self.cluster.write_foreign_cost(pod, cost)
 
     def copy_mark(self, source: str, target: str) -> None:
@@ -288,18 +284,6 @@ class World:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception():
             self.violations.append(f"a part of the model failed: {task.exception()!r}")
-
-    def _note_what_is_overwritten(self, pod: Pod, annotations: Mapping[str, str | None]) -> None:
-        """Kubernetes knows no patch that depends on an annotation.
-
-        So a cost that somebody writes between a round's look at the pod and its own write is lost; the model
-        lets that pass, as long as it was written no longer ago than a round may take.
-        """
-        mark = parse_mark(annotations.get(MARK_ANNOTATION))
-        is_recent = self._foreign_at.get(pod.name, -1e9) >= self.loop.time() - TIMEOUT_S - LONGEST_LAG_S
-        if mark is not None and is_recent and mark.foreign_cost != self.cluster.foreign[pod.name]:
-            self.counts["foreign costs overwritten unseen"] += 1
-            self.cluster.foreign[pod.name] = mark.foreign_cost
 
     def _fail(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An error that nobody waits for."""

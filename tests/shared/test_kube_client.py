@@ -8,7 +8,7 @@ import pytest
 
 from shared.errors import Conflict, NotFound
 from shared.kube_documents import LeaseRecord
-from shared.pods import DELETION_COST
+from shared.pods import DELETION_COST, Pod
 from tests.shared.kubernetes_stages import WORKER, FakeStage, Stage, sandbox_stage
 
 WHERE = {"kind": "Deployment", "namespace": "default", "name": "worker"}
@@ -91,6 +91,26 @@ async def test_a_pod_with_another_uid_is_not_touched(stage: Stage) -> None:
         )
     (pod,) = await stage.kube.pods(namespace="default", selector="app=worker")
     assert pod.cost_annotation is None
+
+
+async def test_a_pod_that_was_written_to_since_is_not_touched(stage: Stage) -> None:
+    """Where the caller names the state that it has seen."""
+    await stage.add_workload(replicas=1)
+    (seen,) = await stage.kube.pods(namespace="default", selector="app=worker")
+
+    async def patch(cost: str, resource_version: str) -> Pod:
+        return await stage.kube.patch_pod(
+            namespace="default",
+            name=seen.name,
+            uid=seen.uid,
+            annotations={DELETION_COST: cost},
+            resource_version=resource_version,
+        )
+
+    newer = await patch("1", seen.resource_version)
+    with pytest.raises(Conflict):
+        await patch("2", seen.resource_version)
+    assert (await patch("3", newer.resource_version)).cost_annotation == "3"
 
 
 async def test_a_pod_that_is_gone_is_not_found(stage: Stage) -> None:
