@@ -118,7 +118,7 @@ class Announcer:
         busy, claim = round_.plan.busy if round_.plan else (), round_.scale_down
         change = f"{claim.kind} {claim.name} from {claim.from_replicas} to {claim.to_replicas} replicas"
         for victim in busy[:MOST_PODS_TOLD]:
-            work = describe_victim(victim, now=self._clock())
+            work = describe_victim(victim)
             self._event(victim.pod, "Draining", f"For the scale-down of {change}: {work}.", type="Normal")
 
     def _event(self, involved: Workload | Pod, reason: str, message: str, *, type: str) -> None:

@@ -1,7 +1,12 @@
-"""What the hook says of workers and plans, in sentences for people. Never a task's arguments. Pure."""
+"""What the hook says of workers and plans, in sentences for people. Never a task's arguments. Pure.
+
+A sentence names moments rather than how long ago they were, and pods in one order: while nothing changes it
+stays the same, so that Events about it can be counted rather than repeated.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -24,26 +29,31 @@ def duration(seconds: float) -> str:
     return " ".join(parts) or "0 s"
 
 
+def moment(seconds: float) -> str:
+    """As Kubernetes writes it: `2026-03-04T12:03:04Z`."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def enumerate_some(items: Sequence[str], *, separator: str = ", ", limit: int = _NAMED) -> str:
     """The first items, and how many there are beyond them."""
     more = len(items) - limit
     return separator.join(items[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
-def describe_task(task: Task, *, now: float) -> str:
-    """`reports.build (3f2a91bc), for 3 min 20 s`."""
+def describe_task(task: Task) -> str:
+    """`reports.build (3f2a91bc), since 2026-03-04T12:03:04Z`."""
     name = " ".join(task.name.split())[:_NAME_LENGTH]
-    state = "not started" if task.started_at is None else f"for {duration(task.running_seconds(now))}"
+    state = "not started" if task.started_at is None else f"since {moment(task.started_at)}"
     return f"{name} ({task.id[:8]}), {state}"
 
 
-def describe_tasks(tasks: Iterable[Task], *, now: float) -> str:
+def describe_tasks(tasks: Iterable[Task]) -> str:
     """Tasks of one worker, the one that has run longest first."""
-    longest_first = sorted(tasks, key=lambda task: -task.running_seconds(now))
-    return enumerate_some([describe_task(task, now=now) for task in longest_first], separator="; ", limit=2)
+    longest_first = sorted(tasks, key=lambda task: math.inf if task.started_at is None else task.started_at)
+    return enumerate_some(list(map(describe_task, longest_first)), separator="; ", limit=2)
 
 
-def describe_victim(victim: Victim, *, now: float) -> str:
+def describe_victim(victim: Victim) -> str:
     """What is known of the work on a pod that would go."""
     name = victim.pod.name
     if victim.is_silent and not victim.pod.is_ready:
@@ -54,12 +64,12 @@ def describe_victim(victim: Victim, *, now: float) -> str:
         return f"{name} has not started yet"
     if victim.worker.is_idle:
         return f"{name} is idle"
-    return f"{name} runs {describe_tasks(victim.worker.tasks, now=now)}"
+    return f"{name} runs {describe_tasks(victim.worker.tasks)}"
 
 
-def describe_victims(victims: Sequence[Victim], *, now: float) -> str:
+def describe_victims(victims: Sequence[Victim]) -> str:
     """Several of them in one line."""
-    return enumerate_some([describe_victim(victim, now=now) for victim in victims], separator=" | ")
+    return enumerate_some(list(map(describe_victim, _by_name(victims))), separator=" | ")
 
 
 def why_first(pod: Pod) -> str:
@@ -73,17 +83,16 @@ def why_first(pod: Pod) -> str:
     return "" if pod.is_available else "it has not been ready for minReadySeconds"
 
 
-def describe_protected(pod: Pod, tasks: Iterable[Task], *, why_first: str, now: float) -> str:
+def describe_protected(pod: Pod, tasks: Iterable[Task], *, why_first: str) -> str:
     """A worker that must not be stopped, the tasks for which it must not, and why it is its turn."""
     first = f" (which Kubernetes would remove first, because {why_first})" if why_first else ""
-    return f"{pod.name}{first} runs {describe_tasks(tasks, now=now)}"
+    return f"{pod.name}{first} runs {describe_tasks(tasks)}"
 
 
 def describe_mark(mark: Mark) -> str:
     """Why a pod is being drained, and since when; what it runs changes, so Events tell that."""
-    since = datetime.fromtimestamp(mark.since, UTC)
     return (
-        f"since {since:%Y-%m-%dT%H:%M:%SZ}, for the scale-down from {mark.from_replicas} to"
+        f"since {moment(mark.since)}, for the scale-down from {mark.from_replicas} to"
         f" {mark.to_replicas} replicas (round {mark.round}): it takes no new tasks"
     )
 
@@ -96,4 +105,9 @@ def audit(plan: DrainPlan) -> dict[str, str]:
 
 def name_victims(victims: Sequence[Victim]) -> str:
     """Their pods, in one line."""
-    return enumerate_some([victim.pod.name for victim in victims], limit=20)
+    return enumerate_some([victim.pod.name for victim in _by_name(victims)], limit=20)
+
+
+def _by_name(victims: Iterable[Victim]) -> list[Victim]:
+    """What they cost changes with time, and so does the order in which they were chosen."""
+    return sorted(victims, key=lambda victim: (len(victim.pod.name), victim.pod.name))

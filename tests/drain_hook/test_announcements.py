@@ -8,6 +8,7 @@ import pytest
 
 from drain_hook.admission import parse_review
 from drain_hook.announcements import MOST_PODS_TOLD
+from drain_hook.explanations import moment
 from shared.marks import SUMMARY_ANNOTATION
 from tests.drain_hook.stages import NAMESPACE, Stage, node, running, stage
 from tests.drain_hook.test_admission import NEW_IMAGE, update
@@ -66,15 +67,17 @@ async def test_a_pod_that_is_given_back_says_nothing_any_more() -> None:
 
 
 async def test_a_worker_that_is_waited_for_says_for_what() -> None:
-    """An Event on its pod names the task, how long it has run, and the scale-down."""
+    """An Event on its pod names the task, since when it runs, and the scale-down."""
     scene = all_busy(2)
     await scene.ask(2, 1)
     (leaving,) = scene.marked
+    (task,) = scene.celery.workers[node(leaving)].active
+    assert task.started_at is not None
     ((reason, message),) = told(scene, leaving)
     assert reason == "Draining"
     assert message == (
         "For the scale-down of Deployment worker from 2 to 1 replicas:"
-        f" {leaving} runs reports.build (3f2a91bc), for 1 min."
+        f" {leaving} runs reports.build (3f2a91bc), since {moment(task.started_at)}."
     )
 
 

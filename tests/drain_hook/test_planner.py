@@ -394,8 +394,9 @@ def test_too_few_unprotected_workers_are_refused_with_what_is_possible() -> None
     said = verdict(made)
     assert (said.allowed, said.reason, said.code) == (False, "Protected", 403)
     assert said.message == (
-        "2 replicas would stop a protected task: w-1 runs billing.close (3f2a91bc), for 1 min"
-        " | w-4 runs billing.close (3f2a91bc), for 1 min | w-6 runs billing.close (3f2a91bc), for 1 min."
+        "2 replicas would stop a protected task: w-1 runs billing.close (3f2a91bc), since"
+        " 2027-01-15T07:59:00Z | w-4 runs billing.close (3f2a91bc), since 2027-01-15T07:59:00Z | w-6 runs"
+        " billing.close (3f2a91bc), since 2027-01-15T07:59:00Z."
         " The lowest number possible now is 3; ask for that, or again when these tasks are done."
     )
 
@@ -407,7 +408,7 @@ def test_a_protected_worker_that_kubernetes_would_remove_first_is_refused() -> N
     assert made.refusal is not None
     assert made.refusal.sentence == (
         "3 replicas would stop a protected task: sick (which Kubernetes would remove first, because it is not"
-        " ready) runs billing.close (3f2a91bc), for 1 min."
+        " ready) runs billing.close (3f2a91bc), since 2027-01-15T07:59:00Z."
         " No pod can be removed now; ask again when these tasks are done."
     )
 
@@ -538,9 +539,10 @@ def test_busy_victims_are_waited_for() -> None:
     said = verdict(plan(pods(2), 0, busy=busy))
     assert (said.allowed, said.reason, said.code, said.warnings) == (False, "Busy", 403, ())
     assert said.message == (
-        "Waiting for 2 of the 2 workers to go: w-0 runs reports.build (3f2a91bc), for 3 min 20 s; mail.send"
-        " (77aa), for 5 s and 1 more | w-1 runs heavy.crunch (3f2a91bc), for 1 d 1 h. They take no new tasks"
-        " and finish what they have; ask again later, as a HorizontalPodAutoscaler does by itself."
+        "Waiting for 2 of the 2 workers to go: w-0 runs reports.build (3f2a91bc), since 2027-01-15T07:56:40Z;"
+        " mail.send (77aa), since 2027-01-15T07:59:55Z and 1 more | w-1 runs heavy.crunch (3f2a91bc), since"
+        " 2027-01-14T07:00:00Z. They take no new tasks and finish what they have; ask again later, as a"
+        " HorizontalPodAutoscaler does by itself."
     )
     assert said.audit["busy"] == "w-0, w-1"
 
@@ -561,11 +563,21 @@ def test_a_prefetched_task_is_waited_for() -> None:
     ],
 )
 def test_a_silent_victim_is_waited_for(crowd: Iterable[Pod], phrase: str) -> None:
-    """A container that keeps crashing never answers, and only maxWait ends that: the sentence says so."""
+    """A container that keeps crashing never answers, and without maxWait nothing ends that: it is said."""
     said = verdict(plan(crowd, 0, silent={"w-0"}))
     assert (said.allowed, said.reason) == (False, "Busy")
     assert phrase in said.message
-    assert said.message.endswith("If they never answer, drain.maxWait of pool default ends the waiting.")
+    assert said.message.endswith(
+        "Nothing ends the waiting for one that never answers: look at its pod and delete it if it hangs, or"
+        " set drain.maxWait of pool default."
+    )
+
+
+def test_a_silent_victim_goes_with_max_wait() -> None:
+    """Which is named only where it is set."""
+    said = verdict(plan([pod("w-0")], 0, silent={"w-0"}), maxWait="15m")
+    assert said.message.endswith("They go in any case from 2027-01-15T08:15:00Z on (drain.maxWait).")
+    assert "Nothing ends the waiting" not in said.message
 
 
 def test_with_proceed_busy_and_silent_victims_may_go() -> None:
@@ -576,19 +588,22 @@ def test_with_proceed_busy_and_silent_victims_may_go() -> None:
     assert said.warnings == (said.message,)
     assert said.message == (
         "Allowed with work left on 2 of the 2 workers to go, because drain.whenBusy of pool default is"
-        " proceed. They have their grace period to end it: w-0 runs reports.build (3f2a91bc), for 1 min"
-        " | w-1 did not answer, so its work is unknown."
+        " proceed. They have their grace period to end it: w-0 runs reports.build (3f2a91bc), since"
+        " 2027-01-15T07:59:00Z | w-1 did not answer, so its work is unknown."
     )
 
 
 def test_the_waiting_ends_after_max_wait() -> None:
-    """Measured from the first mark of the round; until then the refusal says how long it will be."""
+    """Measured from the first mark of the round; until then the refusal says when it will be."""
     busy: dict[str, list[Task]] = {"w-0": [task()]}
     made = plan([marked("w-0", 1, 0, since=NOW - 600)], 0, busy=busy)
     waiting, done = verdict(made, maxWait="15m"), verdict(made, maxWait="10m")
     assert (waiting.reason, done.reason) == ("Busy", "Proceeding")
-    assert waiting.message.endswith("They go in any case in 5 min (drain.maxWait).")
-    assert "because they have been waited for 10 min, the drain.maxWait of pool default" in done.message
+    assert waiting.message.endswith("They go in any case from 2027-01-15T08:05:00Z on (drain.maxWait).")
+    assert (
+        "because they have been waited for since 2027-01-15T07:50:00Z, longer than the drain.maxWait of pool"
+        " default."
+    ) in done.message
 
 
 def test_no_waiting_is_so_long_that_a_protected_task_is_stopped() -> None:
@@ -598,14 +613,66 @@ def test_no_waiting_is_so_long_that_a_protected_task_is_stopped() -> None:
 
 
 def test_a_dry_run_is_allowed_and_says_what_would_happen() -> None:
-    """Nothing is touched, so the victims are only named."""
+    """Nothing is touched, so the victims are only named, each once."""
     made = plan(pods(3), 1, busy={"w-1": [task()], "w-2": [task()]})
     said = decide_dry_run(made, scale_down=scale_down(3, 1), pool=pool(), now=NOW)
     assert (said.allowed, said.reason) == (True, "DryRun")
     assert said.warnings[0].startswith(
         "Dry run: this scale-down would be refused now. Waiting for 1 of the 2"
     )
-    assert said.warnings[1] == "To go: w-0 is idle | w-1 runs reports.build (3f2a91bc), for 1 min."
+    assert said.warnings[1:] == ("To go beside them: w-0 is idle.",)
+    assert " ".join(said.warnings).count("w-1 runs") == 1
+
+
+@pytest.mark.parametrize("busy", [{}, {"w-0": [task()], "w-1": [task()]}], ids=["idle", "busy"])
+def test_a_dry_run_whose_message_names_everybody_has_no_second_list(busy: dict[str, list[Task]]) -> None:
+    said = decide_dry_run(plan(pods(2), 0, busy=busy), scale_down=scale_down(2, 0), pool=pool(), now=NOW)
+    assert said.warnings == (said.message,)
+    assert all(said.message.count(name) == 1 for name in names(2))
+
+
+LATER = NOW + 15
+
+
+@pytest.mark.parametrize(
+    ("to_replicas", "busy", "settings"),
+    [
+        pytest.param(
+            0, {"w-0": [task("mail.send", 3), task()], "w-1": [task(running_s=None)]}, {}, id="busy"
+        ),
+        pytest.param(0, {"w-0": [task()], "w-1": [task()]}, {"maxWait": "1h"}, id="with an end"),
+        pytest.param(0, {"w-0": [task()], "w-1": [task()]}, {"maxWait": "1s"}, id="at its end"),
+        pytest.param(1, {"w-0": [task("billing.a")], "w-1": [task("billing.b")]}, {}, id="protected"),
+    ],
+)
+def test_the_same_picture_is_the_same_sentence_15_s_later(
+    to_replicas: int, busy: dict[str, list[Task]], settings: dict[str, Any]
+) -> None:
+    """The HPA asks again, and Kubernetes counts an Event rather than repeat it while its text is the same."""
+    crowd = [marked(name, 3, to_replicas, since=NOW - 60) for name in names(2)] + [pod("w-2")]
+    first, second = (
+        decide(
+            plan(crowd, to_replicas, busy=busy, silent={"w-2"}, now=now),
+            scale_down=scale_down(3, to_replicas),
+            pool=pool(drain=settings),
+            now=now,
+        )
+        for now in (NOW, LATER)
+    )
+    assert first.message == second.message
+    assert "since" in first.message
+
+
+def test_victims_are_named_in_one_order() -> None:
+    """What they cost changes with time: one long task overtakes many short ones."""
+    many = [task("mail.send", 1, id=f"{i:08}") for i in range(9)]
+    busy = {"w-0": [task("reports.build", 100)], "w-1": many}
+    crowd = [marked("w-0", 2, 0), marked("w-1", 2, 0)]
+    first, second = (
+        verdict(plan(crowd, 0, busy=busy, now=now)).message.partition(" They take")[0]
+        for now in (NOW, NOW + 600)
+    )
+    assert first == second
 
 
 def test_a_dry_run_of_what_cannot_be_prepared_says_why() -> None:
