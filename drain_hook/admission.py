@@ -89,9 +89,11 @@ class Review:
     """None when there is nothing for us to decide."""
     pass_reason: str = ""
     """Why there is nothing to decide: NotOurs or NotADecrease."""
+    webhook: str = ""
+    """Name of the webhook that asks, by the path it was called at; empty when that names none."""
 
 
-def parse_review(body: object) -> Review:
+def parse_review(body: object, *, webhook: str = "") -> Review:
     """The review in a decoded JSON body. Raises MalformedReview with a sentence."""
     if not isinstance(body, dict):
         raise MalformedReview("The body must be a JSON object holding an AdmissionReview.")
@@ -105,7 +107,7 @@ def parse_review(body: object) -> Review:
     scale_down = _scale_down(request, uid=uid, target=target)
     if scale_down.to_replicas >= scale_down.from_replicas:
         return Review(uid=uid, api_version=API_VERSION, scale_down=None, pass_reason="NotADecrease")
-    return Review(uid=uid, api_version=API_VERSION, scale_down=scale_down)
+    return Review(uid=uid, api_version=API_VERSION, scale_down=scale_down, webhook=webhook)
 
 
 def render_review(review_uid: str, verdict: Verdict) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Hook:
             configuration=self._configuration,
             locks=locks,
             announcer=self._announcer,
-            ignores_failures=lambda: self._failure_policy.ignores_failures,
+            ignores_failures=self._failure_policy.ignores_failures,
         )
         self._reconciler = Reconciler(
             around,

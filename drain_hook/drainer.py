@@ -43,10 +43,10 @@ class Drainer:
         configuration: Callable[[], Configuration],
         locks: RoundLocks,
         announcer: Announcer,
-        ignores_failures: Callable[[], bool] = lambda: False,
+        ignores_failures: Callable[[str], bool] = lambda webhook: False,
         most_rounds: int = MOST_ROUNDS,
     ) -> None:
-        """`ignores_failures`: whether the API server lets a scale-down through that we do not answer."""
+        """`ignores_failures`: whether what this webhook asked about goes through when we do not answer."""
         self._around = around
         self._configuration = configuration
         self._locks = locks
@@ -76,7 +76,7 @@ class Drainer:
         )
         verdict = self._no_room(round_)
         if verdict is None:
-            answer = Answer(is_listened_to)
+            answer = Answer(is_listened_to, webhook=review.webhook)
             self._start(round_, answer)
             verdict = await answer.wait(until=deadline, otherwise=out_of_time(scale_down))
         self._announcer.verdict(verdict, round_, seconds=time.monotonic() - started)
@@ -137,7 +137,7 @@ class Drainer:
         await tidying
 
     def _keeps_marks(self, verdict: Verdict, round_: Round, answer: Answer) -> bool:
-        keeps = keeps_marks(verdict, answer, ignores_failures=self._ignores_failures())
+        keeps = keeps_marks(verdict, answer, ignores_failures=self._ignores_failures(answer.webhook))
         if not answer.is_heard:
             log.warning(
                 "Nobody waits for an answer on %s %s/%s from %d to %d replicas any more: all of it is %s.",

@@ -29,10 +29,15 @@ class FailurePolicy:
         self._terms: tuple[WebhookTerms, ...] = ()
         self._problem = ""
 
-    @property
-    def ignores_failures(self) -> bool:
-        """Whether an unanswered scale-down goes through; until we have read it, what we ship: it does not."""
-        return any(terms.failure_policy == "Ignore" for terms in self._terms)
+    def ignores_failures(self, webhook: str = "") -> bool:
+        """Whether a scale-down goes through that `webhook` asked about and nobody answered.
+
+        Until we have read it, what we ship: it does not. Where the name is none of ours, one that ignores
+        failures speaks for all: marks that are kept for nothing end with `roundTtl`, while a drained worker
+        that is given back too early is deleted with the task it took.
+        """
+        asking = [terms for terms in self._terms if terms.name == webhook] or self._terms
+        return any(terms.failure_policy == "Ignore" for terms in asking)
 
     async def run(self) -> None:
         """Look for ever."""
@@ -53,7 +58,7 @@ class FailurePolicy:
             self._announce()
 
     def _announce(self) -> None:
-        self._telemetry.fails_open(self.ignores_failures)
+        self._telemetry.fails_open(self.ignores_failures())
         for terms in self._terms:
             if terms.failure_policy == "Ignore":
                 log.warning(

@@ -18,7 +18,9 @@ MARKS_STAY = frozenset({"Busy", "Unsettled"})
 class Answer:
     """Given once; `is_listened_to` says whether the API server still waits for it."""
 
-    def __init__(self, is_listened_to: Callable[[], bool]) -> None:
+    def __init__(self, is_listened_to: Callable[[], bool], *, webhook: str = "") -> None:
+        self.webhook = webhook
+        """Name of the webhook that asks; its failurePolicy decides when nobody listens any more."""
         self._is_listened_to = is_listened_to
         self._verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._was_heard = False

@@ -1,4 +1,4 @@
-"""POST /validate: an AdmissionReview in, an AdmissionReview out, before the API server gives up."""
+"""POST /validate/WEBHOOK: an AdmissionReview in, an AdmissionReview out, before the API server gives up."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def validate(request: web.Request) -> web.Response:
         return now() < gives_up_at and request.transport is not None and not request.transport.is_closing()
 
     try:
-        review = parse_review(_decode(await _body(request, deadline=deadline)))
+        review = parse_review(_decode(await _body(request, deadline=deadline)), webhook=webhook_of(request))
     except MalformedReview as error:
         return web.Response(status=400, text=f"{error}\n")
     verdict = await request.app[REVIEWER].review(review, deadline=deadline, is_listened_to=is_listened_to)
@@ -58,11 +58,17 @@ def timeout_of(request: web.Request) -> float:
     return float(match[1]) if match else DEFAULT_TIMEOUT_S
 
 
+def webhook_of(request: web.Request) -> str:
+    """Which webhook of our registration asks: each has a path of its own, and nothing else tells."""
+    return request.match_info.get("webhook", "")
+
+
 def webhook_app(reviewer: Reviewer) -> web.Application:
-    """An application with this one route."""
+    """An application that answers reviews, of whichever webhook; its name may be left out."""
     app = web.Application(client_max_size=LARGEST_REVIEW)
     app[REVIEWER] = reviewer
     app.router.add_post("/validate", validate)
+    app.router.add_post("/validate/{webhook}", validate)
     return app
 
 

@@ -132,13 +132,14 @@ def webhook_configuration(
 
     `kinds` are those of workloads whose scales it is asked about beside Deployments.
     """
-    service = {"namespace": SYSTEM_NAMESPACE, "name": HOOK_SERVICE, "path": "/validate", "port": port}
-    client = {"caBundle": b64encode(ca_pem).decode(), "service": service}
+    service = {"namespace": SYSTEM_NAMESPACE, "name": HOOK_SERVICE, "port": port}
+    ca = b64encode(ca_pem).decode()
 
     def webhook(name: str, condition: str, *rules: Document) -> Document:
+        full_name = f"{name}.drain.celery-hpa.io"
         return {
-            "name": f"{name}.drain.celery-hpa.io",
-            "clientConfig": client,
+            "name": full_name,
+            "clientConfig": {"caBundle": ca, "service": {**service, "path": f"/validate/{full_name}"}},
             "rules": list(rules),
             "matchConditions": [{"name": "decrease", "expression": condition}],
             "failurePolicy": failure_policy,

@@ -197,7 +197,8 @@ def test_reviews_are_sent_to_the_path_that_the_hook_serves() -> None:
 
     routes = webhook_app(Nobody()).router.routes()
     served = {(route.method, route.resource.canonical) for route in routes if route.resource}
-    assert ("POST", webhook()["clientConfig"]["service"]["path"]) in served
+    assert ("POST", "/validate/{webhook}") in served
+    assert webhook()["clientConfig"]["service"]["path"] == f"/validate/{webhook()['name']}"
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ class Stage:
     clock: Clock = field(default_factory=Clock)
     pace: Pace = AT_ONCE
     most_rounds: int = MOST_ROUNDS
-    ignores_failures: bool = False
-    """The webhook's failurePolicy is Ignore."""
+    ignores_failures: bool | Callable[[str], bool] = False
+    """The webhook's failurePolicy is Ignore, or that of the webhook of this name."""
     control: Workers | None = None
     """Real workers in place of `celery`."""
     holder: str = "hook-1"
@@ -103,7 +103,7 @@ class Stage:
             configuration=lambda: self.configuration,
             locks=self.locks,
             announcer=self.announcer,
-            ignores_failures=lambda: self.ignores_failures,
+            ignores_failures=self._ignores,
             most_rounds=self.most_rounds,
         )
         self.leadership = self.lease(self.holder)
@@ -115,6 +115,10 @@ class Stage:
             leadership=self.leadership,
             announcer=self.announcer,
         )
+
+    def _ignores(self, webhook: str) -> bool:
+        policy = self.ignores_failures
+        return policy if isinstance(policy, bool) else policy(webhook)
 
     @property
     def workers(self) -> Workers:
@@ -144,11 +148,17 @@ class Stage:
         within_s: float = 5.0,
         tidy: bool = True,
         is_listened_to: Callable[[], bool] = lambda: True,
+        webhook: str = "",
         **claim: Any,
     ) -> Verdict:
         """A review; with `tidy`, what the round does after its answer is waited for."""
         scale_down = self.claim(from_replicas, to_replicas, **claim)
-        review = Review(uid=scale_down.review_uid, api_version="admission.k8s.io/v1", scale_down=scale_down)
+        review = Review(
+            uid=scale_down.review_uid,
+            api_version="admission.k8s.io/v1",
+            scale_down=scale_down,
+            webhook=webhook,
+        )
         deadline = asyncio.get_running_loop().time() + within_s
         verdict = await self.drainer.review(review, deadline=deadline, is_listened_to=is_listened_to)
         if tidy:

@@ -1,6 +1,7 @@
 """Rounds whose answer nobody waited for: what the API server did then is its failurePolicy's matter."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -60,7 +61,9 @@ async def test_the_first_verdict_is_the_answer() -> None:
     assert answer.is_heard
 
 
-def frozen_stage(*, ignores_failures: bool, **fields: Any) -> tuple[Stage, list[bool]]:
+def frozen_stage(
+    *, ignores_failures: bool | Callable[[str], bool], **fields: Any
+) -> tuple[Stage, list[bool]]:
     """A hook that is paused when it cancels consumers, until the API server has given up on it."""
     scene, listens = stage(2, ignores_failures=ignores_failures, **fields), [True]
 
@@ -72,8 +75,8 @@ def frozen_stage(*, ignores_failures: bool, **fields: Any) -> tuple[Stage, list[
     return scene, listens
 
 
-async def ask(scene: Stage, listens: list[bool]) -> Verdict:
-    return await scene.ask(2, 1, is_listened_to=lambda: listens[0])
+async def ask(scene: Stage, listens: list[bool], *, webhook: str = "") -> Verdict:
+    return await scene.ask(2, 1, is_listened_to=lambda: listens[0], webhook=webhook)
 
 
 async def test_with_fail_an_unheard_round_is_taken_back() -> None:
@@ -91,6 +94,14 @@ async def test_with_ignore_an_unheard_round_is_kept() -> None:
     scene.scale(1)
     await scene.reconciler.reconcile()
     assert scene.marked == {"worker-1"}, "it is about to be deleted"
+
+
+async def test_the_policy_is_that_of_the_webhook_that_asked() -> None:
+    """Of two, one of which ignores failures: the API server has refused what the other asked about."""
+    for webhook, kept in (("scale.drain.celery-hpa.io", 0), ("update.drain.celery-hpa.io", 1)):
+        scene, listens = frozen_stage(ignores_failures=lambda asking: asking.startswith("update."))
+        await ask(scene, listens, webhook=webhook)
+        assert len(scene.marked) == kept, webhook
 
 
 async def test_with_ignore_a_round_that_was_not_applied_is_given_back() -> None:

@@ -78,6 +78,18 @@ async def test_a_recorded_review_is_answered_with_its_own_uid() -> None:
     assert [review.uid for review in recorder.asked] == [body["request"]["uid"]]
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/validate/update.drain.celery-hpa.io", "update.drain.celery-hpa.io"), ("/validate", "")],
+)
+async def test_the_path_says_which_webhook_asks(path: str, name: str) -> None:
+    """Nothing else in a call does, and each has a failurePolicy of its own."""
+    async with webhook() as (client, recorder):
+        response = await client.post(f"{path}?timeout=10s", json=recorded_review())
+    assert response.status == 200
+    assert [review.webhook for review in recorder.asked] == [name]
+
+
 async def test_nobody_is_told_to_retry() -> None:
     """With Retry-After the API server's client would send the review again by itself."""
     busy = Verdict(allowed=False, reason="Locked", message="Later.", code=429)
