@@ -100,12 +100,14 @@ class Cordon:
         self._workers = workers
         self._pace = pace
 
-    async def mark(self, marks: Iterable[tuple[Pod, Mark]]) -> tuple[Pod, ...]:
+    async def mark(
+        self, marks: Iterable[tuple[Pod, Mark]], *, each: Callable[[], None] = lambda: None
+    ) -> tuple[Pod, ...]:
         """Write cost and record on these pods; returns them as they are now, without those that are gone.
 
-        Raises KubernetesError, after every request has ended.
+        `each` is called for every pod that is done. Raises KubernetesError, after every request has ended.
         """
-        return await self._patch_all((pod, partial(_marked, mark)) for pod, mark in marks)
+        return await self._patch_all(((pod, partial(_marked, mark)) for pod, mark in marks), each=each)
 
     async def cancel(self, queues: Queues, *, within_s: float) -> Fleet:
         """Cancel these consumers; the answers of those that consume nothing any more, the others as silent.
@@ -184,10 +186,18 @@ class Cordon:
                 was_sent_again = True
         return frozenset(queues.keys() - waiting.keys())
 
-    async def _patch_all(self, patches: Iterable[tuple[Pod, Change]]) -> tuple[Pod, ...]:
+    async def _patch_all(
+        self, patches: Iterable[tuple[Pod, Change]], *, each: Callable[[], None] = lambda: None
+    ) -> tuple[Pod, ...]:
         limit = asyncio.Semaphore(self._pace.patches_at_once)
+
+        async def patch(pod: Pod, change: Change) -> Pod | None:
+            patched = await self._patch(pod, change, limit)
+            each()
+            return patched
+
         results = await asyncio.gather(
-            *(self._patch(pod, change, limit) for pod, change in patches),
+            *(patch(pod, change) for pod, change in patches),
             return_exceptions=True,
         )
         # All have ended: an undo that starts now cannot be overtaken by one of them.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from drain_hook.admission import Review, ScaleDown, Verdict, early_verdict
 from drain_hook.announcements import Announcer
 from drain_hook.late_answers import Answer, keeps_marks
-from drain_hook.refusals import OutOfTime, failed, full, locked, out_of_time, unavailable
+from drain_hook.refusals import OutOfTime, failed, full, locked, unavailable
 from drain_hook.round_locks import RoundLocks, WorkloadLocked
 from drain_hook.rounds import Round, Surroundings
 from shared.errors import BrokerUnavailable, CeleryHpaError, KubernetesError
@@ -78,7 +78,7 @@ class Drainer:
         if verdict is None:
             answer = Answer(is_listened_to, webhook=review.webhook)
             self._start(round_, answer)
-            verdict = await answer.wait(until=deadline, otherwise=out_of_time(scale_down))
+            verdict = await answer.wait(until=deadline, otherwise=round_.out_of_time)
         self._announcer.verdict(verdict, round_, seconds=time.monotonic() - started)
         return verdict
 
@@ -108,7 +108,7 @@ class Drainer:
             except WorkloadLocked as error:
                 answer.give(locked(round_.scale_down, str(error)))
             except Exception as error:
-                answer.give(_refusal(round_.scale_down, error))
+                answer.give(_refusal(round_, error))
         self._announcer.given_back(round_)
 
     async def _take_turn(self, round_: Round, answer: Answer) -> None:
@@ -155,7 +155,7 @@ async def _verdict(round_: Round, lease: Lease) -> Verdict:
     try:
         return await round_.prepare(lease)
     except Exception as error:
-        return _refusal(round_.scale_down, error)
+        return _refusal(round_, error)
 
 
 async def _tidy_up(round_: Round, lease: Lease, *, keeps_marks: bool) -> None:
@@ -171,13 +171,13 @@ def _pool_of(scale_down: ScaleDown, configuration: Configuration) -> Pool | None
     return configuration.pool_of(kind=scale_down.kind, namespace=scale_down.namespace, name=scale_down.name)
 
 
-def _refusal(scale_down: ScaleDown, error: Exception) -> Verdict:
+def _refusal(round_: Round, error: Exception) -> Verdict:
     if isinstance(error, OutOfTime):
-        return out_of_time(scale_down)
+        return round_.out_of_time()
     if isinstance(error, CeleryHpaError):
-        return unavailable(scale_down, error)
+        return unavailable(round_.scale_down, error)
     log.error("A round failed", exc_info=error)
-    return failed(scale_down)
+    return failed(round_.scale_down)
 
 
 def _now() -> float:

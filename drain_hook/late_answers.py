@@ -40,11 +40,12 @@ class Answer:
             self._was_heard = self._is_listened_to()
             self._verdict.set_result(verdict)
 
-    async def wait(self, *, until: float, otherwise: Verdict) -> Verdict:
-        """The verdict; at `until`, by the event loop's clock, `otherwise` is given in its place."""
+    async def wait(self, *, until: float, otherwise: Callable[[], Verdict]) -> Verdict:
+        """The verdict; at `until`, by the event loop's clock, `otherwise` makes the one that is given."""
         left_s = until - asyncio.get_running_loop().time()
         await asyncio.wait({self._verdict}, timeout=max(0.0, left_s))
-        self.give(otherwise)
+        if not self._verdict.done():
+            self.give(otherwise())
         return self._verdict.result()
 
 

@@ -16,11 +16,26 @@ class OutOfTime(CeleryHpaError):
     """The budget of a review is used up."""
 
 
-def out_of_time(scale_down: ScaleDown) -> Verdict:
+def out_of_time(scale_down: ScaleDown, *, step: int | None = None) -> Verdict:
+    """`step`: how many workers at a time there is time for; None when that is not known to help."""
+    advice = (
+        "ask again, or raise the webhook's timeoutSeconds if this comes back."
+        if step is None
+        else _smaller(step)
+    )
     return _refuse(
         "OutOfTime",
-        f"Draining {_change(scale_down)} took longer than this review may last. What was done is taken back; "
-        "ask again, or raise the webhook's timeoutSeconds if this comes back.",
+        f"Draining {_change(scale_down)} took longer than a review may last. What was done is taken back;"
+        f" {advice}",
+    )
+
+
+def too_many(scale_down: ScaleDown, *, step: int) -> Verdict:
+    """Before anything is touched."""
+    return _refuse(
+        "OutOfTime",
+        f"Draining {_change(scale_down)} would take longer than a review may last, at the pace at which the"
+        f" Kubernetes API took the last ones. Nothing was touched; {_smaller(step)}",
     )
 
 
@@ -79,6 +94,13 @@ _CAUSES: dict[type[CeleryHpaError], tuple[str, str]] = {
 
 def _refuse(reason: str, message: str, *, code: int = 403) -> Verdict:
     return Verdict(allowed=False, reason=reason, message=message, code=code)
+
+
+def _smaller(step: int) -> str:
+    return (
+        f"scale down by at most {step} at a time, for instance with a scaleDown policy of {step} Pods in the"
+        " HorizontalPodAutoscaler's behavior, or raise the webhook's timeoutSeconds."
+    )
 
 
 def _name(scale_down: ScaleDown) -> str:

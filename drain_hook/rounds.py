@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -16,9 +16,11 @@ from drain_hook.mark_life import is_outdated, record_of, was_drained
 from drain_hook.picture import Picture
 from drain_hook.planner import decide, decide_dry_run, plan_drain
 from drain_hook.plans import DrainPlan, Victim
-from drain_hook.refusals import OutOfTime, lost_lock, unsettled
+from drain_hook.refusals import OutOfTime, lost_lock, out_of_time, too_many, unsettled
+from drain_hook.steps import KnownPaces, is_hopeless, step_that_fits
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet, WorkloadStates
+from drain_hook.write_tally import WriteTally
 from shared.faults import FaultPoint, reach
 from shared.leases import Lease
 from shared.marks import Mark
@@ -49,6 +51,8 @@ class Surroundings:
     pace: Pace
     clock: Callable[[], float]
     """Seconds since the epoch."""
+    paces: KnownPaces = field(default_factory=KnownPaces)
+    """How fast records could be written where there was not the time for all."""
 
 
 class Round:
@@ -68,6 +72,7 @@ class Round:
         self._around = around
         self._ttl_s = ttl_s
         self._deadline = deadline
+        self._tally = WriteTally(deadline=deadline, now=asyncio.get_running_loop().time)
         self._picture = Picture(
             pool, cluster=around.cluster, cache=around.cache, warm=around.warm, clock=around.clock
         )
@@ -98,6 +103,8 @@ class Round:
         if verdict := await self._gather():
             return verdict
         plan = self._make_plan()
+        if verdict := self._too_many(plan):
+            return verdict
         for _ in range(MOST_PLANS):
             if plan.refusal is not None:
                 return self._decide(plan)
@@ -107,6 +114,14 @@ class Round:
                 return await self._conclude(plan, lease)
             plan = await self._plan_on_fresh_answers(drained)
         return self._decide(plan) if plan.refusal is not None else unsettled(self.scale_down)
+
+    def out_of_time(self) -> Verdict:
+        """The refusal when the time is up, with a step that would have fitted, if one is known."""
+        writing = self._tally.so_far
+        step = step_that_fits(writing)
+        if step is not None:
+            self._around.paces.learn(self.pool.key, writing, now=asyncio.get_running_loop().time())
+        return out_of_time(self.scale_down, step=step)
 
     async def release_unused(self) -> None:
         """Give back marked pods that the plan does not use. Raises BrokerUnavailable and KubernetesError."""
@@ -153,6 +168,15 @@ class Round:
             )
         reach(FaultPoint.AFTER_PLAN)
         return self.plan
+
+    def _too_many(self, plan: DrainPlan) -> Verdict | None:
+        """A refusal before anything is touched, when a round a moment ago has shown that there is no time."""
+        unmarked = sum(victim.pod.mark is None for victim in plan.victims)
+        earlier = self._around.paces.of(self.pool.key, now=asyncio.get_running_loop().time())
+        step = step_that_fits(earlier) if earlier else None
+        if earlier is None or step is None or not is_hopeless(unmarked, earlier=earlier):
+            return None
+        return too_many(self.scale_down, step=step)
 
     async def _plan_on_fresh_answers(self, drained: DrainPlan) -> DrainPlan:
         """What we remembered of the victims was out of date, and so may be the rest: ask everybody, once."""
@@ -299,7 +323,8 @@ class Round:
     async def _write(self, marks: Iterable[tuple[Pod, Mark]]) -> set[str]:
         """Put records on pods and see what became of them; returns the uids of those still there."""
         asked = list(marks)
-        written = await self._cordon.mark(asked)
+        with self._tally.writing(len(asked)):
+            written = await self._cordon.mark(asked, each=self._tally.one_more)
         self._picture.see(written, gone={pod.uid for pod, _ in asked} - {pod.uid for pod in written})
         return {pod.uid for pod in written}
 

@@ -57,7 +57,7 @@ async def test_the_first_verdict_is_the_answer() -> None:
     answer.give(OUT_OF_TIME)
     listens = False
     answer.give(ALLOWED)
-    assert await answer.wait(until=0.0, otherwise=BUSY) is OUT_OF_TIME
+    assert await answer.wait(until=0.0, otherwise=lambda: BUSY) is OUT_OF_TIME
     assert answer.is_heard
 
 
