@@ -10,7 +10,12 @@ from drain_hook.explanations import describe_protected, duration, enumerate_some
 from drain_hook.mark_life import is_deletion_pending, may_be_lowered_unseen
 from drain_hook.ordinals import no_others
 from drain_hook.plans import Refusal, Victim
-from drain_hook.rollouts import is_rollout, present_set, seconds_without_progress
+from drain_hook.rollouts import (
+    is_rollout,
+    present_set,
+    seconds_since_a_pod_moved,
+    seconds_without_progress,
+)
 from drain_hook.victims import removals_at
 from shared.pods import DELETION_COST, WorkloadState
 from shared.pools import Pool
@@ -37,8 +42,7 @@ def rollout_in_the_way(state: WorkloadState, *, pool: Pool, now: float) -> Refus
         return None
     if workload.owns_pods and workload.observed_generation < workload.generation:
         return _not_yet(state, "its controller")
-    stuck_s = 0.0 if workload.owns_pods else seconds_without_progress(workload, state.replica_sets, now=now)
-    if stuck_s >= drain.max_rollout_wait:
+    if _stuck_s(state, now=now) >= drain.max_rollout_wait:
         return None
     return Refusal(reason="RolloutInProgress", sentence=_amid_a_rollout(state, pool=pool))
 
@@ -96,6 +100,12 @@ def protected_in_the_way(
     )
 
 
+def _stuck_s(state: WorkloadState, *, now: float) -> float:
+    if state.workload.owns_pods:
+        return seconds_since_a_pod_moved(state.pods, now=now)
+    return seconds_without_progress(state.workload, state.replica_sets, now=now)
+
+
 def _two_revisions(state: WorkloadState) -> str:
     return (
         f"{_name(state)} is being updated, or holds pods of two revisions by its updateStrategy. How many of"
@@ -104,14 +114,12 @@ def _two_revisions(state: WorkloadState) -> str:
 
 
 def _amid_a_rollout(state: WorkloadState, *, pool: Pool) -> str:
-    sentence = (
-        f"A rollout of {_name(state)} is in progress{_former_pods(state)}. Ask again when it is done, or set"
-        f" drain.duringRollout: allow for pool {pool.name}."
-    )
-    if state.workload.owns_pods:
-        return sentence
     limit = duration(pool.drain.max_rollout_wait)
-    return f"{sentence} When it has made no progress for {limit}, scale-downs go on beside it."
+    return (
+        f"A rollout of {_name(state)} is in progress{_former_pods(state)}. Ask again when it is done, or set"
+        f" drain.duringRollout: allow for pool {pool.name}. When it has made no progress for {limit},"
+        " scale-downs go on beside it."
+    )
 
 
 def _former_pods(state: WorkloadState) -> str:

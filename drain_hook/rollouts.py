@@ -75,6 +75,16 @@ def seconds_without_progress(
     return max(0.0, now - max(moved_at, workload.progressed_at))
 
 
+def seconds_since_a_pod_moved(pods: Collection[Pod], *, now: float) -> float:
+    """How long no pod has been made, turned ready or ended its grace period.
+
+    A StatefulSet has no condition that tells of its rollout. Its controller waits for one pod after the
+    other, so while none moves the rollout does not either.
+    """
+    moments = (moment for pod in pods for moment in (pod.created_at, pod.ready_since, pod.terminates_by))
+    return max(0.0, now - max((moment for moment in moments if moment is not None), default=0.0))
+
+
 def lost_pods(
     workload: Workload, replica_sets: Collection[ReplicaSet], pods: Headcount, *, to_replicas: int
 ) -> Mapping[str, int]:

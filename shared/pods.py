@@ -59,6 +59,8 @@ class Pod:
     restarts: int = 0
     """Highest restart count of its containers."""
     is_terminating: bool = False
+    terminates_by: float | None = None
+    """When its grace period is over, seconds since the epoch; None while nobody has deleted it."""
     cost_annotation: str | None = None
     """pod-deletion-cost as it stands on the pod, ours or foreign."""
     mark: Mark | None = None
@@ -209,6 +211,7 @@ def pod_from(document: Document) -> Pod:
         created_at=parse_time(metadata.get("creationTimestamp")) or 0.0,
         restarts=max((c.get("restartCount", 0) for c in status.get("containerStatuses") or ()), default=0),
         is_terminating=bool(metadata.get("deletionTimestamp")),
+        terminates_by=parse_time(metadata.get("deletionTimestamp")),
         cost_annotation=annotations.get(DELETION_COST),
         mark=mark if mark is not None and mark.pod_uid == metadata["uid"] else None,
         has_mark_annotation=record is not None,

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from drain_hook.obstacles import rollout_in_the_way
 from drain_hook.planner import decide, plan_drain
 from drain_hook.plans import DrainPlan
@@ -29,6 +31,11 @@ def pods_of(*ordinals: int) -> list[Pod]:
     return [pod(f"w-{ordinal}", owner_uid=WORKLOAD_UID) for ordinal in ordinals]
 
 
+def moved(ordinal: int, seconds: float) -> list[Pod]:
+    """One that turned ready so long ago."""
+    return [pod(f"w-{ordinal}", owner_uid=WORKLOAD_UID, ready_since=NOW - seconds)]
+
+
 def plan(
     pods: list[Pod],
     from_replicas: int,
@@ -49,6 +56,14 @@ def plan(
         pool=pool(),
         now=NOW,
     )
+
+
+HOUR = 3600.0
+
+
+def ending(terminates_by: float) -> list[Pod]:
+    """One that an update has deleted, and that has a grace period."""
+    return [pod("w-7", owner_uid=WORKLOAD_UID, is_terminating=True, terminates_by=terminates_by)]
 
 
 # Who leaves.
@@ -128,7 +143,7 @@ def test_ordinals_of_an_earlier_scale_down_need_not_be_gone() -> None:
 def test_an_update_is_a_rollout() -> None:
     """Unless it waits for somebody: by OnDelete or a partition two revisions may stay for years."""
     updating = workload(kind="StatefulSet", is_updating=True)
-    state = state_of(updating, (), pods_of(*range(8)), as_of=NOW)
+    state = state_of(updating, (), [*pods_of(*range(7)), *moved(7, 60)], as_of=NOW)
     refusal = rollout_in_the_way(state, pool=pool(), now=NOW)
     assert refusal is not None
     assert refusal.reason == "RolloutInProgress"
@@ -149,6 +164,30 @@ async def test_its_highest_ordinals_are_drained_with_a_record_and_no_cost() -> N
     assert scene.marked == scene.draining == {"worker-2", "worker-3"}
     assert scene.mark("worker-3").cost is None
     assert all(scene.pods[name].cost_annotation is None for name in scene.pods)
+
+
+@pytest.mark.parametrize(
+    ("last", "is_stuck"),
+    [
+        pytest.param(moved(7, HOUR - 1), False, id="turned ready"),
+        pytest.param(moved(7, HOUR), True, id="turned ready long ago"),
+        pytest.param([unready("w-7", created_at=NOW - HOUR + 1, owner_uid=WORKLOAD_UID)], False, id="made"),
+        pytest.param([unready("w-7", owner_uid=WORKLOAD_UID)], True, id="never turned ready"),
+        pytest.param(ending(NOW + 5 * HOUR), False, id="ends its tasks"),
+        pytest.param(ending(NOW - HOUR), True, id="on a host that is gone"),
+        pytest.param([], True, id="nobody"),
+    ],
+)
+def test_a_stuck_update_does_not_keep_it_large_for_ever(last: list[Pod], is_stuck: bool) -> None:
+    """After `maxRolloutWait` in which no pod moved; its highest ordinals go, whatever their revision."""
+    planned = plan([*pods_of(*range(7)), *last], 8, 5, is_updating=True)
+    if is_stuck:
+        assert leaving(planned)[:2] == ["w-5", "w-6"]
+    else:
+        assert planned.refusal is not None
+        assert planned.refusal.sentence.endswith(
+            "When it has made no progress for 1 h, scale-downs go on beside it."
+        )
 
 
 async def test_a_cost_that_somebody_wrote_is_left_alone() -> None:
