@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Protocol
+from collections.abc import Collection
 
 from drain_hook.admission import Review, ScaleDown, Verdict
+from drain_hook.events import Events
 from drain_hook.explanations import describe_victim, enumerate_some
 from drain_hook.rounds import Round
 from drain_hook.telemetry import Telemetry
-from shared.errors import KubernetesError
 from shared.pods import Pod, Workload
 from shared.pools import Pool
 
 log = logging.getLogger(__name__)
 
-COMPONENT = "celery-hpa-drain-hook"
-MOST_REMEMBERED = 1000
-"""Workloads whose last verdict is remembered, so that the next review does not say the same again."""
 MOST_PODS_TOLD = 20
 """Pods of one round that get an Event of their own; the annotation is on all of them."""
 
@@ -31,24 +25,12 @@ _WHY_IN_A_ROUND = {
 }
 
 
-class EventWriter(Protocol):
-    async def create_event(
-        self, *, involved: Workload | Pod, reason: str, message: str, component: str, type: str = "Normal"
-    ) -> None: ...
-
-
 class Announcer:
-    """Says each thing once; Events are written in the background, for nobody waits for them."""
+    """Says each thing where whom it concerns will look."""
 
-    def __init__(
-        self, events: EventWriter, telemetry: Telemetry, *, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, events: Events, telemetry: Telemetry) -> None:
         self._events = events
         self._telemetry = telemetry
-        self._clock = clock
-        self._last: dict[tuple[str, str], str] = {}
-        """What the last Event said, by namespace and name of the workload."""
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def passed(self, verdict: Verdict, review: Review, pool: Pool | None) -> None:
         """What is let through without a round; only where a pool is concerned is it worth a line."""
@@ -75,13 +57,14 @@ class Announcer:
             verdict.message,
             extra=_fields(verdict, round_, seconds=seconds),
         )
-        if (
-            workload is not None
-            and not scale_down.is_dry_run
-            and self._is_news(verdict, scale_down, workload)
-        ):
-            kind = "Normal" if verdict.allowed else "Warning"
-            self._event(workload, _event_reason(verdict), verdict.message, type=kind)
+        if workload is not None and not scale_down.is_dry_run:
+            self._events.tell(
+                workload,
+                _event_reason(verdict),
+                verdict.message,
+                about=f"{_change(scale_down)} {verdict.reason} at {workload.generation}",
+                type="Normal" if verdict.allowed else "Warning",
+            )
             if verdict.reason in _WITH_WORK_LEFT:
                 self._tell_busy_pods(round_)
 
@@ -95,43 +78,25 @@ class Announcer:
         """Pods that were given back, and why in half a sentence."""
         message = f"Given back: {enumerate_some([pod.name for pod in pods])}, because {why}."
         log.info("%s %s/%s: %s", workload.kind, workload.namespace, workload.name, message)
-        self._event(workload, "DrainReleased", message, type="Normal")
+        self._events.tell(workload, "DrainReleased", message, about=message, type="Normal")
         for pod in list(pods)[:MOST_PODS_TOLD]:
-            self._event(pod, "DrainReleased", f"Not draining any more, because {why}.", type="Normal")
+            free = f"Not draining any more, because {why}."
+            self._events.tell(pod, "DrainReleased", free, about=why, type="Normal")
 
     async def close(self) -> None:
         """Wait for Events that are on their way."""
-        await asyncio.gather(*self._tasks)
-
-    def _is_news(self, verdict: Verdict, scale_down: ScaleDown, workload: Workload) -> bool:
-        """A refused HPA asks every 15 s, an API server in conflict at once; the running times differ."""
-        key = (scale_down.namespace, scale_down.name)
-        said = self._last.pop(key, None)
-        change = f"{scale_down.from_replicas}>{scale_down.to_replicas}"
-        self._last[key] = f"{change} {verdict.reason} at {workload.generation}"
-        if len(self._last) > MOST_REMEMBERED:
-            self._last.pop(next(iter(self._last)))
-        return self._last[key] != said
+        await self._events.close()
 
     def _tell_busy_pods(self, round_: Round) -> None:
         """What `kubectl describe pod` should show of a worker that is waited for."""
-        busy, claim = round_.plan.busy if round_.plan else (), round_.scale_down
-        change = f"{claim.kind} {claim.name} from {claim.from_replicas} to {claim.to_replicas} replicas"
+        busy, change = round_.plan.busy if round_.plan else (), _change(round_.scale_down)
         for victim in busy[:MOST_PODS_TOLD]:
-            work = describe_victim(victim)
-            self._event(victim.pod, "Draining", f"For the scale-down of {change}: {work}.", type="Normal")
+            message = f"For the scale-down of {change}: {describe_victim(victim)}."
+            self._events.tell(victim.pod, "Draining", message, about=change, type="Normal")
 
-    def _event(self, involved: Workload | Pod, reason: str, message: str, *, type: str) -> None:
-        self._start(
-            self._events.create_event(
-                involved=involved, reason=reason, message=message, component=COMPONENT, type=type
-            )
-        )
 
-    def _start(self, writing: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(_or_tell(writing))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+def _change(claim: ScaleDown) -> str:
+    return f"{claim.kind} {claim.name} from {claim.from_replicas} to {claim.to_replicas} replicas"
 
 
 def _event_reason(verdict: Verdict) -> str:
@@ -139,13 +104,6 @@ def _event_reason(verdict: Verdict) -> str:
     if not verdict.allowed:
         return "ScaleDownRefused"
     return "ScaleDownDrained" if verdict.reason == "Drained" else "ScaleDownAllowed"
-
-
-async def _or_tell(writing: Coroutine[Any, Any, None]) -> None:
-    try:
-        await writing
-    except KubernetesError as error:
-        log.warning("An Event could not be written: %s", error)
 
 
 def _fields(verdict: Verdict, round_: Round, *, seconds: float) -> dict[str, object]:

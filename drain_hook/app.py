@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from drain_hook.announcements import Announcer
 from drain_hook.cordon import Pace, Workers
 from drain_hook.drainer import Drainer
+from drain_hook.events import Events
 from drain_hook.failure_policy import FailurePolicy
 from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
 from drain_hook.round_locks import RoundLocks
@@ -108,7 +109,7 @@ class Hook:
         )
         holder = f"{socket.gethostname()}_{uuid4().hex[:8]}"
         locks = RoundLocks(kube, holder=holder)
-        self._announcer = Announcer(kube, around.telemetry)
+        self._announcer = Announcer(Events(kube), around.telemetry)
         self._failure_policy = FailurePolicy(kube, name=WEBHOOK_CONFIGURATION, telemetry=around.telemetry)
         self.drainer = Drainer(
             around,

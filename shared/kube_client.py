@@ -23,6 +23,7 @@ from shared.kube_documents import (
     base64_text,
     encoded,
     event_document,
+    event_repetition,
     lease_document,
     lease_from,
     leases_path,
@@ -146,13 +147,23 @@ class KubeClient:
 
     async def create_event(
         self, *, involved: Workload | Pod, reason: str, message: str, component: str, type: str = "Normal"
-    ) -> None:
-        """An Event on a workload or a pod; `type` is Normal or Warning. Long messages are cut."""
+    ) -> str:
+        """An Event on a workload or a pod; `type` is Normal or Warning. Long messages are cut.
+
+        Returns its name, for `repeat_event`.
+        """
         path = path_of("api/v1", involved.namespace, "events")
         body = event_document(
             involved, now=time.time(), reason=reason, message=message, component=component, type=type
         )
-        await self._json("POST", path, body=body)
+        name: str = (await self._json("POST", path, body=body))["metadata"]["name"]
+        return name
+
+    async def repeat_event(self, *, namespace: str, name: str, message: str, count: int) -> None:
+        """It has been told so often now, and last with this message. Raises NotFound when it has expired."""
+        path = path_of("api/v1", namespace, "events", name)
+        body = event_repetition(now=time.time(), message=message, count=count)
+        await self._json("PATCH", path, body=body, content_type=MERGE_PATCH)
 
     # Leases
 

@@ -160,6 +160,11 @@ def event_document(
     }
 
 
+def event_repetition(*, now: float, message: str, count: int) -> dict[str, Any]:
+    """What changes of an Event when it is told again; a merge patch."""
+    return {"message": message[:LONGEST_EVENT_MESSAGE], "lastTimestamp": _rfc3339(now), "count": count}
+
+
 def lease_document(namespace: str, name: str, record: LeaseRecord) -> dict[str, Any]:
     metadata = {"name": name, "namespace": namespace}
     if record.resource_version:

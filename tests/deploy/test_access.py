@@ -54,8 +54,9 @@ CALLS = {
         Call("get", "apps", "deployments", POOLS),
         # Cordon: KubeClient.patch_pod()
         Call("patch", "", "pods", POOLS),
-        # Announcer: KubeClient.create_event()
+        # Events: KubeClient.create_event(), repeat_event()
         Call("create", "", "events", POOLS),
+        Call("patch", "", "events", POOLS),
         # RoundLocks, beside the workload; the Reconciler's leadership, beside us
         *holding_a_lease(POOLS),
         *holding_a_lease(OURS),

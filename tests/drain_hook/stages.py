@@ -15,6 +15,7 @@ from drain_hook.admission import Review, ScaleDown, Verdict
 from drain_hook.announcements import Announcer
 from drain_hook.cordon import Pace, Workers
 from drain_hook.drainer import MOST_ROUNDS, Drainer
+from drain_hook.events import Events
 from drain_hook.reconciler import Reconciler
 from drain_hook.round_locks import RoundLocks
 from drain_hook.rounds import Surroundings
@@ -97,7 +98,8 @@ class Stage:
         self.locks = RoundLocks(
             self.cluster, holder=self.holder, retry_pause_s=0.005, clock=self.clock.monotonic
         )
-        self.announcer = Announcer(self.cluster, self.around.telemetry)
+        events = Events(self.cluster, clock=self.clock.monotonic)
+        self.announcer = Announcer(events, self.around.telemetry)
         self.drainer = Drainer(
             self.around,
             configuration=lambda: self.configuration,

@@ -2,13 +2,16 @@
 
 import logging
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from drain_hook.admission import parse_review
 from drain_hook.announcements import MOST_PODS_TOLD
+from drain_hook.events import RAISED_EVERY_S
 from drain_hook.explanations import moment
+from shared.errors import KubernetesUnavailable
 from shared.marks import SUMMARY_ANNOTATION
 from tests.drain_hook.stages import NAMESPACE, Stage, node, running, stage
 from tests.drain_hook.test_admission import NEW_IMAGE, update
@@ -142,6 +145,81 @@ async def test_a_round_that_is_taken_back_says_so(caplog: pytest.LogCaptureFixtu
     why = "because the scale-down was not allowed."
     assert told(scene, "worker-0") == [("DrainReleased", f"Not draining any more, {why}")]
     assert scene.cluster.annotations_of("worker-0", namespace=NAMESPACE) == {}
+
+
+# Told again
+
+
+async def test_what_is_said_again_is_one_event_with_a_count() -> None:
+    """The HPA asks every 15 s for as long as a task runs; `kubectl get events` shows `x5 over 4m`."""
+    scene = all_busy(2)
+    for _ in range(5):
+        await scene.ask(2, 1)
+        scene.clock.ahead_s += RAISED_EVERY_S
+    (leaving,) = scene.marked
+    assert [(event.reason, event.count) for event in scene.cluster.events] == [
+        ("ScaleDownRefused", 5),
+        ("Draining", 5),
+    ]
+    assert {event.involved.name for event in scene.cluster.events} == {"worker", leaving}
+
+
+async def test_it_says_what_is_true_now() -> None:
+    """Of two tasks one has ended since."""
+    scene = stage(1, busy={"worker-0": [running("reports.a", id="1"), running("reports.b", id="2")]})
+    await scene.ask(1, 0)
+    worker = scene.celery.workers[node("worker-0")]
+    scene.celery.workers[node("worker-0")] = replace(worker, active=worker.active[1:])
+    scene.clock.ahead_s += RAISED_EVERY_S
+    await scene.ask(1, 0)
+    (event,) = scene.events_of("worker")
+    assert "reports.b" in event.message
+    assert "reports.a" not in event.message
+
+
+async def test_the_api_server_is_not_told_each_time() -> None:
+    """What comes within a minute is counted, and written with the next."""
+    scene = all_busy(2)
+    for _ in range(4):
+        await scene.ask(2, 1)
+        scene.clock.ahead_s += 15
+    assert scene.cluster.calls_of("repeat_event") == []
+    await scene.ask(2, 1)
+    assert scene.events_of("worker")[0].count == 5
+
+
+async def test_another_state_is_another_event() -> None:
+    """Refused, then drained; and a scale-down from other replicas is another one, too."""
+    scene = all_busy(2)
+    await scene.ask(2, 1)
+    scene.finish(*scene.marked)
+    await scene.ask(2, 1)
+    await scene.ask(2, 0)
+    assert [(event.reason, event.count) for event in scene.events_of("worker")] == [
+        ("ScaleDownRefused", 1),
+        ("ScaleDownDrained", 1),
+        ("ScaleDownRefused", 1),
+    ]
+
+
+async def test_an_event_that_has_expired_is_told_anew() -> None:
+    """Kubernetes forgets them an hour after they were told last."""
+    scene = all_busy(2)
+    await scene.ask(2, 1)
+    scene.cluster.events.clear()
+    scene.clock.ahead_s += RAISED_EVERY_S
+    await scene.ask(2, 1)
+    assert [event.count for event in scene.events_of("worker")] == [1]
+
+
+async def test_one_that_could_not_be_written_is_written_later() -> None:
+    scene = all_busy(2)
+    scene.cluster.broken["create_event"] = KubernetesUnavailable("no answer")
+    await scene.ask(2, 1)
+    scene.cluster.broken.clear()
+    scene.clock.ahead_s += RAISED_EVERY_S
+    await scene.ask(2, 1)
+    assert [event.reason for event in scene.events_of("worker")] == ["ScaleDownRefused"]
 
 
 # In the log

@@ -29,6 +29,7 @@ KUBERNETES = (
     "create_lease",
     "replace_lease",
     "create_event",
+    "repeat_event",
 )
 CELERY = ("inspect", "active_queues", "cancel_consumers", "add_consumers")
 TIMEOUTS_S = (1, 2, 3, 5, 10, 30)

@@ -389,11 +389,12 @@ async def test_verdicts_are_events_on_the_workload() -> None:
 
 
 async def test_the_same_refusal_is_an_event_once() -> None:
-    """The HPA asks every 15 s; the running times in the sentence are others each time."""
-    scene = stage(1, busy={"worker-0": [running()]})
+    """The HPA asks every 15 s, and while nothing changes gets the same sentence."""
+    scene, said = stage(1, busy={"worker-0": [running()]}), set()
     for ahead_s in (0.0, 15.0, 30.0):
         scene.clock.ahead_s = ahead_s
-        await scene.ask(1, 0)
+        said.add((await scene.ask(1, 0)).message)
+    assert len(said) == 1
     assert len(scene.events_of("worker")) == len(scene.events_of("worker-0")) == 1
 
 

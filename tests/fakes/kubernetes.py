@@ -39,15 +39,18 @@ from tests.fakes.kubernetes_documents import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Event:
-    """An Event as it was asked for."""
+    """An Event as it was asked for last."""
+
+    name: str
 
     involved: Workload | Pod
     reason: str
     message: str
     type: str
     component: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,11 +265,26 @@ class FakeCluster:
 
     async def create_event(
         self, *, involved: Workload | Pod, reason: str, message: str, component: str, type: str = "Normal"
-    ) -> None:
+    ) -> str:
         await self._enter("create_event", involved=involved, reason=reason, message=message)
-        self.events.append(
-            Event(involved=involved, reason=reason, message=message[:1024], type=type, component=component)
+        event = Event(
+            name=f"{involved.name}.{next(self._versions)}",
+            involved=involved,
+            reason=reason,
+            message=message[:1024],
+            type=type,
+            component=component,
         )
+        self.events.append(event)
+        return event.name
+
+    async def repeat_event(self, *, namespace: str, name: str, message: str, count: int) -> None:
+        await self._enter("repeat_event", name=name, message=message, count=count)
+        for event in self.events:
+            if (event.involved.namespace, event.name) == (namespace, name):
+                event.message, event.count = message[:1024], count
+                return
+        raise NotFound(f'events "{name}" not found', status=404)
 
     async def read_lease(self, *, namespace: str, name: str) -> LeaseRecord:
         await self._enter("read_lease", namespace=namespace, name=name)
@@ -445,6 +463,7 @@ _WRITES = frozenset(
     {
         "patch_pod",
         "create_event",
+        "repeat_event",
         "create_lease",
         "replace_lease",
         "create_secret",

@@ -47,6 +47,9 @@ class Stage(Protocol):
     async def events(self) -> list[tuple[str, str, str]]:
         """Reason, message and type of each."""
 
+    async def event_counts(self) -> dict[str, int]:
+        """How often each was told, by its message."""
+
     def token_of(self, username: str) -> str:
         """A bearer token that the API server knows."""
 
@@ -81,6 +84,9 @@ class FakeStage:
 
     async def events(self) -> list[tuple[str, str, str]]:
         return [(event.reason, event.message, event.type) for event in self.kube.events]
+
+    async def event_counts(self) -> dict[str, int]:
+        return {event.message: event.count for event in self.kube.events}
 
     def token_of(self, username: str) -> str:
         return self.kube.add_token(username)
@@ -131,6 +137,10 @@ class SandboxStage:
     async def events(self) -> list[tuple[str, str, str]]:
         listing = await self.send("GET", "/api/v1/namespaces/default/events")
         return [(event["reason"], event["message"], event["type"]) for event in listing["items"]]
+
+    async def event_counts(self) -> dict[str, int]:
+        listing = await self.send("GET", "/api/v1/namespaces/default/events")
+        return {event["message"]: event["count"] for event in listing["items"]}
 
     def token_of(self, username: str) -> str:
         return self.server.tokens.issue(User(name=username))

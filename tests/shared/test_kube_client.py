@@ -130,6 +130,20 @@ async def test_events_are_cut_to_what_kubernetes_takes(stage: Stage) -> None:
     assert sorted(await stage.events()) == expected
 
 
+async def test_an_event_that_is_told_again_is_counted(stage: Stage) -> None:
+    """It stays one, with what was said last; one that has expired is not found."""
+    await stage.add_workload(replicas=0)
+    workload = await stage.kube.workload(**WHERE)
+    name, _ = [
+        await stage.kube.create_event(involved=workload, reason="Reason", message=message, component="us")
+        for message in ("First.", "Other.")
+    ]
+    await stage.kube.repeat_event(namespace="default", name=name, message="Second.", count=7)
+    assert await stage.event_counts() == {"Second.": 7, "Other.": 1}
+    with pytest.raises(NotFound):
+        await stage.kube.repeat_event(namespace="default", name="worker.gone", message="Third.", count=8)
+
+
 async def test_a_lease_is_written_by_compare_and_swap(stage: Stage) -> None:
     with pytest.raises(NotFound):
         await stage.kube.read_lease(**LEASE)
