@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from drain_hook.announcements import Announcer
 from drain_hook.cordon import Pace, Workers
+from drain_hook.deletion_costs import DeletionCosts
 from drain_hook.drainer import Drainer
 from drain_hook.events import Events
 from drain_hook.failure_policy import FailurePolicy
@@ -98,14 +99,17 @@ class Hook:
         self._cache = cache
         self._brokers = brokers
         self._warm = WarmFleet(configuration=self._configuration, cache=cache, workers=brokers.control_of)
+        telemetry = Telemetry(registry)
+        self._costs = DeletionCosts(kube, cache=cache, configuration=self._configuration, telemetry=telemetry)
         around = Surroundings(
             cluster=kube,
             cache=cache,
             warm=self._warm,
             workers=brokers.control_of,
-            telemetry=Telemetry(registry),
+            telemetry=telemetry,
             pace=Pace(),
             clock=time.time,
+            costs=lambda: self._costs.costs,
         )
         holder = f"{socket.gethostname()}_{uuid4().hex[:8]}"
         locks = RoundLocks(kube, holder=holder)
@@ -141,6 +145,7 @@ class Hook:
         """Everything in the background, from before the first review until after the last round."""
         self._follow()
         await self._sync()
+        await self._costs.refresh()
         async with _one_error(), asyncio.TaskGroup() as group:
             background = [
                 group.create_task(work)
@@ -148,6 +153,7 @@ class Hook:
                     self._file.watch(),
                     self._adopt(),
                     self._failure_policy.run(),
+                    self._costs.run(),
                     self._warm.run(),
                     self._reconciler.run(),
                 )
@@ -166,7 +172,7 @@ class Hook:
     def health(self) -> Health:
         """Ready as soon as it serves: whoever is not asked cannot refuse with a sentence that says why."""
         lists = None if self._cache.is_synced else "Not all workloads and their pods could be listed yet."
-        return Health(details=tuple(filter(None, (self._file.problem, lists))))
+        return Health(details=tuple(filter(None, (self._file.problem, lists, self._costs.problem))))
 
     def _follow(self) -> None:
         self._cache.follow(pool.workload_key for pool in self._configuration().pools)

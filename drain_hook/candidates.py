@@ -12,7 +12,8 @@ from itertools import groupby
 
 from drain_hook.costs import is_protected, worker_cost
 from drain_hook.mark_life import is_deletion_pending
-from drain_hook.ordinals import highest_first, ordinal_of
+from drain_hook.ordinals import highest_first
+from drain_hook.own_order import Costs, own_order
 from drain_hook.victims import deletion_order, removal_class
 from shared.pods import INT32_MIN, Pod, Workload, WorkloadState, celery_node, parse_cost
 from shared.pools import Pool
@@ -33,7 +34,7 @@ class Candidate:
     group: tuple[int, ...]
     """Its class, and whether it goes before its like whatever we write: lower groups go first, as a whole.
 
-    In a StatefulSet each ordinal is a group of its own: there is no choice.
+    Where costs choose nobody, as in a StatefulSet, each is a group of its own: there is no choice.
     """
     expense: tuple[bool, bool, bool, float]
     """Whether it is silent, is busy, takes new tasks, and its cost: idle ones go first, silent ones last.
@@ -51,19 +52,21 @@ class Candidate:
 
 
 def candidates_of(
-    replica_set_uid: str, state: WorkloadState, *, fleet: Fleet, pool: Pool, now: float
+    replica_set_uid: str, state: WorkloadState, *, fleet: Fleet, pool: Pool, costs: Costs, now: float
 ) -> tuple[Candidate, ...]:
     """The active pods of a ReplicaSet, in the order in which Kubernetes would remove them as they stand."""
-    own = [pod for pod in state.pods if pod.owner_uid == replica_set_uid]
-    is_pending = is_deletion_pending(state)
-    in_order = (
-        highest_first(own)
-        if state.workload.goes_by_ordinals
-        else deletion_order(own, related=state.pods, now=now)
-    )
+    is_pending, is_choice = is_deletion_pending(state), costs.choose(state.workload)
     return tuple(
-        _candidate(pod, state.workload, is_pending=is_pending, fleet=fleet, pool=pool, now=now)
-        for pod in in_order
+        _candidate(
+            pod,
+            state.workload,
+            turn=None if is_choice else turn,
+            is_pending=is_pending,
+            fleet=fleet,
+            pool=pool,
+            now=now,
+        )
+        for turn, pod in enumerate(_in_order(replica_set_uid, state, is_choice=is_choice, now=now))
     )
 
 
@@ -89,9 +92,26 @@ def most_removable(candidates: Sequence[Candidate]) -> int:
     return most
 
 
+def _in_order(replica_set_uid: str, state: WorkloadState, *, is_choice: bool, now: float) -> tuple[Pod, ...]:
+    own = [pod for pod in state.pods if pod.owner_uid == replica_set_uid]
+    if state.workload.goes_by_ordinals:
+        return highest_first(own)
+    if not is_choice:
+        return own_order(own, related=state.pods, now=now)
+    return deletion_order(own, related=state.pods, now=now)
+
+
 def _candidate(
-    pod: Pod, workload: Workload, *, is_pending: bool, fleet: Fleet, pool: Pool, now: float
+    pod: Pod,
+    workload: Workload,
+    *,
+    turn: int | None,
+    is_pending: bool,
+    fleet: Fleet,
+    pool: Pool,
+    now: float,
 ) -> Candidate:
+    """`turn` is its place in the order where there is no choice."""
     node = celery_node(pod.name, worker_name=pool.worker_name)
     worker = fleet.workers.get(node)
     # A pod that is unassigned or Pending runs no worker yet; if one has answered all the same, it counts.
@@ -108,14 +128,12 @@ def _candidate(
         is_silent=is_silent,
         is_protected=worker is not None and is_protected(worker, pool=pool),
         is_going=is_going,
-        group=_group(pod, workload, is_going=is_going),
+        group=_group(pod, is_going=is_going) if turn is None else (turn,),
         expense=(is_silent, is_busy and not is_silent, not is_draining, cost),
     )
 
 
-def _group(pod: Pod, workload: Workload, *, is_going: bool) -> tuple[int, ...]:
-    if workload.goes_by_ordinals:
-        return (-ordinal_of(pod),)
+def _group(pod: Pod, *, is_going: bool) -> tuple[int, ...]:
     return (*removal_class(pod), _precedence(pod, is_going=is_going))
 
 

@@ -258,8 +258,8 @@ def _record_of(mark: Mark) -> Annotations:
 
 
 def _marked(mark: Mark, pod: Pod) -> Annotations:
-    """Record and cost for the pod as it is; no cost in a StatefulSet."""
-    cost: Annotations = {} if mark.cost is None else {DELETION_COST: str(mark.cost)}
+    """Record and cost for the pod as it is; where costs choose nobody, the cost as it was without us."""
+    cost = _former_cost(pod) if mark.cost is None else {DELETION_COST: str(mark.cost)}
     return {**_record_of(replace(mark, foreign_cost=pod.foreign_cost)), **cost}
 
 

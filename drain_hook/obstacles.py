@@ -8,7 +8,6 @@ from drain_hook.admission import ScaleDown
 from drain_hook.candidates import Candidate, most_removable
 from drain_hook.explanations import describe_protected, duration, enumerate_some, why_first
 from drain_hook.mark_life import is_deletion_pending, may_be_lowered_unseen
-from drain_hook.ordinals import no_others
 from drain_hook.plans import Refusal, Victim
 from drain_hook.rollouts import (
     is_rollout,
@@ -51,11 +50,9 @@ def deletions_in_the_way(victims: Iterable[Victim], state: WorkloadState) -> Ref
     """A refusal while Kubernetes still picks pods for an earlier scale-down, and others were to be marked.
 
     With their low cost it could pick those at once, in place of those that were drained for it. Idle ones are
-    no exception before they are cancelled: that they are idle is a memory, seconds old. Not so in a
-    StatefulSet, where no cost decides.
+    no exception before they are cancelled: that they are idle is a memory, seconds old. Not so where no cost
+    decides, as in a StatefulSet.
     """
-    if state.workload.goes_by_ordinals:
-        return None
     new = [victim for victim in victims if not victim.is_going]
     busy = [victim for victim in new if victim.is_busy]
     unmarked = [victim for victim in new if victim.pod.mark is None and victim.worker is not None]
@@ -72,6 +69,7 @@ def protected_in_the_way(
     scale_down: ScaleDown,
     *,
     pool: Pool,
+    no_choice: str,
 ) -> Refusal | None:
     """A refusal when so many pods could only go if a worker with a protected task went too."""
     most = {uid: most_removable(group) for uid, group in candidates.items()}
@@ -94,7 +92,7 @@ def protected_in_the_way(
         reason="Protected",
         sentence=(
             f"{scale_down.to_replicas} replicas would stop a protected task: "
-            f"{enumerate_some(names, separator=' | ')}. {no_others(state.workload.kind)}{_advice(possible)}"
+            f"{enumerate_some(names, separator=' | ')}. {no_choice}{_advice(possible)}"
         ),
         possible_replicas=possible,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from drain_hook.admission import ScaleDown, Verdict
@@ -16,8 +16,8 @@ from drain_hook.obstacles import (
     protected_in_the_way,
     rollout_in_the_way,
 )
-from drain_hook.ordinals import no_others
-from drain_hook.plans import DrainPlan, Victim
+from drain_hook.own_order import Costs, no_choice, unknown_order, unsteady_order
+from drain_hook.plans import DrainPlan, Refusal, Victim
 from drain_hook.victims import removal_class, removals
 from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload, WorkloadState, parse_cost
 from shared.pools import Pool
@@ -32,13 +32,15 @@ def plan_drain(
     pods: Collection[Pod],
     fleet: Fleet,
     pool: Pool,
+    costs: Costs = Costs.COUNT,
     now: float,
 ) -> DrainPlan:
     """Who leaves. A worker that is in neither part of `fleet` counts as silent, and so does one in both."""
     pods = with_availability(workload, pods, now=now)
     state = WorkloadState(workload=workload, replica_sets=tuple(replica_sets), pods=pods)
     candidates = {
-        rs.uid: candidates_of(rs.uid, state, fleet=fleet, pool=pool, now=now) for rs in state.replica_sets
+        rs.uid: candidates_of(rs.uid, state, fleet=fleet, pool=pool, costs=costs, now=now)
+        for rs in state.replica_sets
     }
     everyone = [candidate for group in candidates.values() for candidate in group]
     plan = DrainPlan(
@@ -46,19 +48,26 @@ def plan_drain(
         since=now,
         silent=tuple(sorted(c.node for c in everyone if c.is_silent)),
         protected=tuple(sorted(c.node for c in everyone if c.is_protected)),
+        no_choice=no_choice(workload, costs),
     )
-    if refusal := rollout_in_the_way(state, pool=pool, now=now) or protected_in_the_way(
-        candidates, state, scale_down, pool=pool
+    if refusal := (
+        unknown_order(workload, costs)
+        or rollout_in_the_way(state, pool=pool, now=now)
+        or protected_in_the_way(candidates, state, scale_down, pool=pool, no_choice=plan.no_choice)
     ):
         return replace(plan, refusal=refusal)
+    writes_costs = costs.choose(workload)
     counts = removals(workload, state.replica_sets, state.pods, to_replicas=scale_down.to_replicas)
     leaving = {
-        uid: _victims(group, counts[uid], workload=workload, pool=pool) for uid, group in candidates.items()
+        uid: _victims(group, counts[uid], writes_costs=writes_costs, pool=pool)
+        for uid, group in candidates.items()
     }
-    if not all(_is_predictable(leaving[uid], candidates[uid], workload) for uid in leaving):
-        return replace(plan, refusal=CANNOT_PREDICT)
     victims = tuple(victim for group in leaving.values() for victim in group)
-    if refusal := deletions_in_the_way(victims, state):
+    if refusal := (
+        _unpredictable(leaving, candidates) or deletions_in_the_way(victims, state)
+        if writes_costs
+        else unsteady_order(victims, state, now=now)
+    ):
         return replace(plan, refusal=refusal)
     return _complete(plan, victims, [c.pod for c in everyone], scale_down=scale_down, state=state)
 
@@ -72,7 +81,9 @@ def decide(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: float) ->
     if plan.refusal:
         return Verdict(allowed=False, reason=plan.refusal.reason, message=plan.refusal.sentence, audit=notes)
     if not plan.busy:
-        return Verdict(allowed=True, reason="Drained", message=_drained(plan, scale_down), audit=notes)
+        warnings = (plan.no_choice.strip(),) if plan.no_choice and scale_down.kind == "Deployment" else ()
+        message = _drained(plan, scale_down)
+        return Verdict(allowed=True, reason="Drained", message=message, warnings=warnings, audit=notes)
     share = f"{len(plan.busy)} of the {len(plan.victims)} workers to go"
     work = describe_victims(plan.busy)
     if because := _reason_to_proceed(plan, pool=pool, now=now):
@@ -82,7 +93,7 @@ def decide(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: float) ->
         )
         return Verdict(allowed=True, reason="Proceeding", message=message, warnings=(message,), audit=notes)
     message = (
-        f"Waiting for {share}: {work}. {no_others(scale_down.kind)}They take no new tasks and finish what"
+        f"Waiting for {share}: {work}. {plan.no_choice}They take no new tasks and finish what"
         " they have; ask again later, as a HorizontalPodAutoscaler does by itself."
         f"{_end_of_wait(plan, pool=pool)}"
     )
@@ -103,12 +114,12 @@ def decide_dry_run(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: f
 
 
 def _victims(
-    candidates: Sequence[Candidate], count: int, *, workload: Workload, pool: Pool
+    candidates: Sequence[Candidate], count: int, *, writes_costs: bool, pool: Pool
 ) -> tuple[Victim, ...]:
     chosen = list(choose(candidates, count))
     leaving = {candidate.pod.uid for candidate, _ in chosen}
     survivors = [candidate.pod for candidate in candidates if candidate.pod.uid not in leaving]
-    cost = _cost_to_write([c.pod for c, _ in chosen], survivors=survivors, workload=workload)
+    cost = _cost_to_write([c.pod for c, _ in chosen], survivors=survivors) if writes_costs else None
     return tuple(
         Victim(
             pod=candidate.pod,
@@ -124,22 +135,21 @@ def _victims(
     )
 
 
-def _cost_to_write(leaving: Sequence[Pod], *, survivors: Sequence[Pod], workload: Workload) -> int | None:
-    """One value below every survivor's and below 0; one that stands there from before, if it is so low.
-
-    None where costs decide nothing.
-    """
-    if workload.goes_by_ordinals:
-        return None
+def _cost_to_write(leaving: Sequence[Pod], *, survivors: Sequence[Pod]) -> int:
+    """One value below every survivor's and below 0; one that stands there from before, if it is so low."""
     limit = min(map(_lowest_cost, survivors), default=0)
     written = [cost for pod in leaving if (cost := pod.own_cost) is not None and cost < min(limit, 0)]
     return min(written, default=max(INT32_MIN, min(limit, 0) - 1))
 
 
-def _is_predictable(victims: Sequence[Victim], candidates: Sequence[Candidate], workload: Workload) -> bool:
+def _unpredictable(
+    leaving: Mapping[str, Sequence[Victim]], candidates: Mapping[str, Sequence[Candidate]]
+) -> Refusal | None:
+    return None if all(_is_predictable(leaving[uid], candidates[uid]) for uid in leaving) else CANNOT_PREDICT
+
+
+def _is_predictable(victims: Sequence[Victim], candidates: Sequence[Candidate]) -> bool:
     """Whether Kubernetes will remove exactly these, without criteria that change all the time."""
-    if workload.goes_by_ordinals:
-        return True
     leaving = {victim.pod.uid for victim in victims}
     last = max(((*removal_class(v.pod), v.cost or 0) for v in victims), default=None)
     first = min(

@@ -24,8 +24,8 @@ class Victim:
     is_going: bool = False
     """An earlier scale-down that was let through is about to remove it: its record stays that round's."""
     cost: int | None
-    """pod-deletion-cost that must stand on the pod; one value for all victims of a ReplicaSet, None in a
-    StatefulSet."""
+    """pod-deletion-cost that must stand on the pod; one value for all victims of a ReplicaSet, None where
+    costs choose nobody."""
     queues: tuple[str, ...]
     """What to cancel, and to give back on release."""
 
@@ -58,6 +58,8 @@ class DrainPlan:
     """Node names of all workers of the workload that did not answer."""
     protected: tuple[str, ...] = ()
     """Node names of all workers of the workload that run a protected task."""
+    no_choice: str = ""
+    """Why it is these victims, whatever they run; empty where deletion costs choose them."""
     releases: tuple[Pod, ...] = ()
     """Marked pods that this plan does not use."""
     refusal: Refusal | None = None

@@ -13,6 +13,7 @@ from drain_hook import picture
 from drain_hook.admission import ScaleDown, Verdict, check_claim
 from drain_hook.cordon import Cordon, Pace, PodWriter, Workers
 from drain_hook.mark_life import is_outdated, record_of, was_drained
+from drain_hook.own_order import Costs
 from drain_hook.picture import Picture
 from drain_hook.planner import decide, decide_dry_run, plan_drain
 from drain_hook.plans import DrainPlan, Victim
@@ -53,6 +54,8 @@ class Surroundings:
     """Seconds since the epoch."""
     paces: KnownPaces = field(default_factory=KnownPaces)
     """How fast records could be written where there was not the time for all."""
+    costs: Callable[[], Costs] = lambda: Costs.COUNT
+    """What pod-deletion-cost does in this cluster."""
 
 
 class Round:
@@ -164,6 +167,7 @@ class Round:
                 pods=known.pods,
                 fleet=self._picture.fleet,
                 pool=self.pool,
+                costs=self._around.costs(),
                 now=self._now(),
             )
         reach(FaultPoint.AFTER_PLAN)

@@ -75,6 +75,12 @@ class Telemetry:
             registry=registry,
         )
 
+        self._costs_ignored = Gauge(
+            "drain_hook_deletion_costs_ignored",
+            "1 while this cluster does not look at pod-deletion-cost.",
+            registry=registry,
+        )
+
     def verdict(self, pool: Pool, verdict: Verdict, *, seconds: float) -> None:
         allowed = str(verdict.allowed).lower()
         self._verdicts.labels(pool.name, pool.namespace, allowed, verdict.reason).inc()
@@ -97,6 +103,9 @@ class Telemetry:
 
     def leads(self, is_leader: bool) -> None:
         self._is_leader.set(is_leader)
+
+    def ignores_costs(self, ignored: bool) -> None:
+        self._costs_ignored.set(ignored)
 
     def fails_open(self, ignores_failures: bool) -> None:
         self._fails_open.set(ignores_failures)

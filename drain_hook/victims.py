@@ -28,15 +28,18 @@ def removal_class(pod: Pod) -> tuple[bool, int, bool, bool]:
     return (bool(pod.host), _PHASES.get(pod.phase, 2), pod.is_available, pod.is_ready)
 
 
-def deletion_order(pods: Collection[Pod], *, related: Collection[Pod] = (), now: float) -> tuple[Pod, ...]:
+def deletion_order(
+    pods: Collection[Pod], *, related: Collection[Pod] = (), costs_count: bool = True, now: float
+) -> tuple[Pod, ...]:
     """The active pods of one ReplicaSet, the first to be deleted first.
 
     `related` are the pods of all the workload's ReplicaSets: the more of them share a host, the sooner one
-    goes. Without them the pods themselves are counted.
+    goes. Without them the pods themselves are counted. Costs do not count where Kubernetes' feature gate
+    PodDeletionCost is off.
     """
     crowd = Counter(pod.host for pod in related or pods if pod.is_active)
     ranked = [
-        ((*removal_class(pod), pod.deletion_cost, -crowd[pod.host]), _aged(pod, now=now))
+        ((*removal_class(pod), pod.deletion_cost * costs_count, -crowd[pod.host]), _aged(pod, now=now))
         for pod in pods
         if pod.is_active
     ]

@@ -37,6 +37,7 @@ from shared.kube_documents import (
     secrets_path,
     selectors_query,
     token_user_from,
+    version_from,
     webhook_terms_from,
     webhooks_path,
     workloads_path,
@@ -133,17 +134,19 @@ class KubeClient:
         uid: str,
         annotations: Mapping[str, str | None],
         resource_version: str = "",
+        dry_run: bool = False,
     ) -> Pod:
         """Set annotations, remove those that are None; Conflict, and nothing done, for another uid.
 
-        And when the pod was written to since `resource_version`, unless that is left out.
+        And when the pod was written to since `resource_version`, unless that is left out. A dry run is
+        answered as if, and stores nothing.
         """
         metadata: dict[str, Any] = {"uid": uid, "annotations": dict(annotations)}
         if resource_version:
             metadata["resourceVersion"] = resource_version
         body = {"metadata": metadata}
-        path = pods_path(namespace, name)
-        return pod_from(await self._json("PATCH", path, body=body, content_type=MERGE_PATCH))
+        path, query = pods_path(namespace, name), {"dryRun": "All"} if dry_run else {}
+        return pod_from(await self._json("PATCH", path, query=query, body=body, content_type=MERGE_PATCH))
 
     async def create_event(
         self, *, involved: Workload | Pod, reason: str, message: str, component: str, type: str = "Normal"
@@ -179,6 +182,10 @@ class KubeClient:
         """Raises Conflict when somebody wrote since `record.resource_version`."""
         body = lease_document(namespace, name, record)
         return lease_from(await self._json("PUT", leases_path(namespace, name), body=body))
+
+    async def server_version(self) -> tuple[int, int]:
+        """Major and minor of the API server."""
+        return version_from(await self._json("GET", "/version"))
 
     # Who may what
 

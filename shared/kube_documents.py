@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -219,6 +220,16 @@ def webhook_terms_from(webhook: Document) -> WebhookTerms:
         failure_policy=webhook.get("failurePolicy") or "Fail",
         timeout_s=float(webhook.get("timeoutSeconds") or 10),
     )
+
+
+def version_from(document: Document) -> tuple[int, int]:
+    """Major and minor; that of a managed cluster may read `32+`. 0 for what is no number."""
+    return _leading_number(document.get("major", "")), _leading_number(document.get("minor", ""))
+
+
+def _leading_number(text: str) -> int:
+    digits = re.match("[0-9]+", text)
+    return int(digits[0]) if digits else 0
 
 
 def webhooks_path(name: str) -> str:

@@ -83,13 +83,22 @@ async def sandbox(
     configuration: Callable[[str], Document],
     hpa_sync_period_s: float = 15.0,
     latency_s: float = 0.0,
+    honours_costs: bool = True,
     with_webhook: bool = True,
     with_updates: bool = False,
 ) -> AsyncIterator[Sandbox]:
-    """Everything, until the block ends. `configuration` makes the services' file from the broker's URL."""
+    """Everything, until the block ends. `configuration` makes the services' file from the broker's URL.
+
+    `honours_costs` is the feature gate PodDeletionCost.
+    """
     async with (
         broker(directory) as broker_url,
-        control_plane(directory, hpa_sync_period_s=hpa_sync_period_s, latency_s=latency_s) as plane,
+        control_plane(
+            directory,
+            hpa_sync_period_s=hpa_sync_period_s,
+            latency_s=latency_s,
+            honours_costs=honours_costs,
+        ) as plane,
         services(
             plane.kube,
             directory=directory,

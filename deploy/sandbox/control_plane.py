@@ -39,14 +39,23 @@ class ControlPlane:
 
 @asynccontextmanager
 async def control_plane(
-    directory: Path, *, hpa_sync_period_s: float = 15.0, latency_s: float = 0.0
+    directory: Path,
+    *,
+    hpa_sync_period_s: float = 15.0,
+    latency_s: float = 0.0,
+    honours_costs: bool = True,
 ) -> AsyncIterator[ControlPlane]:
-    """A control plane with one node that keeps its files in `directory`; `latency_s` delays each API call."""
+    """A control plane with one node that keeps its files in `directory`; `latency_s` delays each API call.
+
+    `honours_costs` is the feature gate PodDeletionCost.
+    """
     ca = make_ca("kubernetes")
     certificates = _write_certificates(directory / "pki", ca)
     admin = make_leaf(ca, common_name="admin", organizations=("system:masters",), is_client=True)
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(ApiServer(certificates, latency_s=latency_s))
+        server = await stack.enter_async_context(
+            ApiServer(certificates, latency_s=latency_s, honours_costs=honours_costs)
+        )
         access = Access(
             url=server.url,
             ca_pem=ca.certificate_pem,
@@ -54,7 +63,12 @@ async def control_plane(
             key_pem=admin.key_pem,
         )
         kube = await stack.enter_async_context(ApiClient(server.url, tls=access.tls(), user_agent="sandbox"))
-        await stack.enter_async_context(await _controllers(stack, server, access, kube, hpa_sync_period_s))
+        clients = await _clients_of_controllers(stack, server, access)
+        await stack.enter_async_context(
+            Controllers(
+                kube, clients=clients, hpa_sync_period_s=hpa_sync_period_s, honours_costs=honours_costs
+            )
+        )
         kubelet = await stack.enter_async_context(Kubelet(kube, directory=directory / "pods"))
         yield ControlPlane(
             server=server,
@@ -66,11 +80,11 @@ async def control_plane(
         )
 
 
-async def _controllers(
-    stack: AsyncExitStack, server: ApiServer, access: Access, kube: ApiClient, hpa_sync_period_s: float
-) -> Controllers:
-    """The controllers, each under the identity that the real one has: reviews show who asks."""
-    clients = {
+async def _clients_of_controllers(
+    stack: AsyncExitStack, server: ApiServer, access: Access
+) -> dict[tuple[str, str], ApiClient]:
+    """One for each controller, under the identity that the real one has: reviews show who asks."""
+    return {
         account: await stack.enter_async_context(
             ApiClient(
                 server.url,
@@ -80,7 +94,6 @@ async def _controllers(
         )
         for account in ACCOUNTS
     }
-    return Controllers(kube, clients=clients, hpa_sync_period_s=hpa_sync_period_s)
 
 
 def _write_certificates(directory: Path, ca: KeyPair) -> Certificates:

@@ -16,6 +16,7 @@ from drain_hook.announcements import Announcer
 from drain_hook.cordon import Pace, Workers
 from drain_hook.drainer import MOST_ROUNDS, Drainer
 from drain_hook.events import Events
+from drain_hook.own_order import Costs
 from drain_hook.reconciler import Reconciler
 from drain_hook.round_locks import RoundLocks
 from drain_hook.rounds import Surroundings
@@ -72,6 +73,8 @@ class Stage:
     most_rounds: int = MOST_ROUNDS
     ignores_failures: bool | Callable[[str], bool] = False
     """The webhook's failurePolicy is Ignore, or that of the webhook of this name."""
+    costs: Costs = Costs.COUNT
+    """What pod-deletion-cost does in this cluster."""
     control: Workers | None = None
     """Real workers in place of `celery`."""
     holder: str = "hook-1"
@@ -94,6 +97,7 @@ class Stage:
             telemetry=Telemetry(self.registry),
             pace=self.pace,
             clock=self.clock.wall,
+            costs=lambda: self.costs,
         )
         self.locks = RoundLocks(
             self.cluster, holder=self.holder, retry_pause_s=0.005, clock=self.clock.monotonic

@@ -7,6 +7,7 @@ itself: `scale`, `delete_pod` and `edit_pod` are what the API server, controller
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -33,6 +34,7 @@ from tests.fakes.kubernetes_documents import (
     controller_uid,
     fits,
     pod_document,
+    refuse_invalid_cost,
     replica_set_document,
     set_pod_fields,
     workload_document,
@@ -83,6 +85,9 @@ class FakeCluster:
     """By name of the ValidatingWebhookConfiguration."""
     tokens: dict[str, TokenUser] = field(default_factory=dict)
     """Tokens that TokenReview knows."""
+    honours_costs: bool = True
+    """Its feature gate PodDeletionCost is on: a cost that is no number is refused."""
+    version: tuple[int, int] = (1, 36)
     is_allowed: Callable[[Mapping[str, Any]], bool] = lambda spec: True
     """What SubjectAccessReview answers."""
 
@@ -252,8 +257,10 @@ class FakeCluster:
         uid: str,
         annotations: Mapping[str, str | None],
         resource_version: str = "",
+        dry_run: bool = False,
     ) -> Pod:
-        await self._enter("patch_pod", namespace=namespace, name=name, uid=uid, annotations=dict(annotations))
+        method = "rehearse_patch_pod" if dry_run else "patch_pod"
+        await self._enter(method, namespace=namespace, name=name, uid=uid, annotations=dict(annotations))
         document = self._pods.get((namespace, name))
         if document is None:
             raise NotFound(f'pods "{name}" not found', status=404)
@@ -261,7 +268,15 @@ class FakeCluster:
             raise Conflict(f'the UID of pod "{name}" is {document["metadata"]["uid"]}, not {uid}', status=409)
         if resource_version not in ("", document["metadata"]["resourceVersion"]):
             raise Conflict(f'pods "{name}": the object has been modified', status=409)
+        if self.honours_costs:
+            refuse_invalid_cost(document, annotations)
+        if dry_run:
+            return pod_from(annotate(copy.deepcopy(document), annotations))
         return pod_from(self._stamp(annotate(document, annotations)))
+
+    async def server_version(self) -> tuple[int, int]:
+        await self._enter("server_version")
+        return self.version
 
     async def create_event(
         self, *, involved: Workload | Pod, reason: str, message: str, component: str, type: str = "Normal"

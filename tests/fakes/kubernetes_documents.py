@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from shared.errors import KubernetesError
+from shared.pods import DELETION_COST, parse_cost
+
 _uids = Counter[str]()
 
 
@@ -121,6 +124,22 @@ def annotate(document: dict[str, Any], annotations: Mapping[str, str | None]) ->
     merged = {**document["metadata"].get("annotations", {}), **annotations}
     document["metadata"]["annotations"] = {k: v for k, v in merged.items() if v is not None}
     return document
+
+
+def refuse_invalid_cost(document: Mapping[str, Any], annotations: Mapping[str, str | None]) -> None:
+    """Raises KubernetesError for a cost that is no int32, unless the pod had such a one before."""
+    costs = [
+        (document["metadata"].get("annotations") or {}).get(DELETION_COST),
+        annotations.get(DELETION_COST),
+    ]
+    was_invalid, is_invalid = (cost not in (None, "-0", str(parse_cost(cost))) for cost in costs)
+    if is_invalid and not was_invalid:
+        field = f"metadata.annotations[{DELETION_COST}]"
+        raise KubernetesError(
+            f'Pod "{document["metadata"]["name"]}" is invalid: {field}: Invalid value: "{costs[1]}":'
+            " must be a 32bit integer (422)",
+            status=422,
+        )
 
 
 def _reference(owner: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class ApiServer:
     """`async with ApiServer(certificates) as server:` serves until the block ends, at `url`.
 
     `latency_s` delays every request, `authorizer` decides on them, `tokens` gives out bearer tokens.
+    `honours_costs` is the feature gate PodDeletionCost.
     `trouble` may answer in place of the server, as one that is overloaded or restarted would.
     """
 
@@ -71,6 +72,7 @@ class ApiServer:
         authorizer: Authorizer | None = None,
         history_limit: int = 10_000,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        honours_costs: bool = True,
     ) -> None:
         self.host = host
         self.port = port
@@ -82,6 +84,7 @@ class ApiServer:
         self.audit: deque[AuditEvent] = deque(maxlen=1000)
         self._certificates = certificates
         self._request_timeout_s = request_timeout_s
+        self._honours_costs = honours_costs
         self._doors = AsyncExitStack()
 
     @property
@@ -127,7 +130,8 @@ class ApiServer:
         self._aggregator = Aggregator(self.store, self._backends, _now)
         await self._aggregator.start()
         self._doors.push_async_callback(self._aggregator.close)
-        writer = Writer(self.store, ValidatingAdmission(self.store, webhooks), _now)
+        admission = ValidatingAdmission(self.store, webhooks)
+        writer = Writer(self.store, admission, _now, honours_costs=self._honours_costs)
         self._api = Api(
             store=self.store,
             writer=writer,

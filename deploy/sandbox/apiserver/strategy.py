@@ -33,7 +33,9 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def new_object(resource: Resource, document: Document, *, namespace: str, now: datetime) -> Document:
+def new_object(
+    resource: Resource, document: Document, *, namespace: str, now: datetime, honours_costs: bool = True
+) -> Document:
     """A posted document made ready to be stored. Raises ApiError 400 or 422 when it cannot be."""
     document = without_nulls(document)
     metadata = document.get("metadata") or {}
@@ -54,7 +56,7 @@ def new_object(resource: Resource, document: Document, *, namespace: str, now: d
     fresh = document | {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": created}
     if resource.has_status:
         fresh = fresh | {"status": INITIAL_STATUS.get(resource, {})}
-    return _checked(resource, fresh)
+    return _checked(resource, fresh, honours_costs=honours_costs)
 
 
 def _name(resource: Resource, metadata: Document) -> str:
@@ -66,7 +68,12 @@ def _name(resource: Resource, metadata: Document) -> str:
 
 
 def updated_object(
-    resource: Resource, current: Document, changed: Document, *, subresource: str = ""
+    resource: Resource,
+    current: Document,
+    changed: Document,
+    *,
+    subresource: str = "",
+    honours_costs: bool = True,
 ) -> Document:
     """The new state of an object, of which a client may not change everything.
 
@@ -81,7 +88,7 @@ def updated_object(
     updated = changed | {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
     if resource.has_status:
         updated = updated | {"status": current.get("status", {})}
-    updated = _checked(resource, updated)
+    updated = _checked(resource, updated, current, honours_costs=honours_costs)
     if any(_at(updated, path) != _at(current, path) for path in resource.generation_from):
         metadata["generation"] = current["metadata"].get("generation", 1) + 1
     return updated
@@ -105,10 +112,12 @@ def uid_mismatch(wanted: str, found: str) -> str:
     return f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
 
 
-def _checked(resource: Resource, document: Document) -> Document:
+def _checked(
+    resource: Resource, document: Document, current: Document | None = None, *, honours_costs: bool
+) -> Document:
     try:
         complete = with_defaults(resource, document)
-        validate(resource, complete)
+        validate(resource, complete, current, honours_costs=honours_costs)
     except (AttributeError, KeyError, TypeError) as error:
         raise bad_request(
             f"{resource.kind} in version {resource.version!r} cannot be handled: {error!r}"

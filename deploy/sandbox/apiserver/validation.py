@@ -26,13 +26,22 @@ _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 _COST = re.compile(r"-?[1-9][0-9]*|-?0")
 
 
-def validate(resource: Resource, document: Document) -> None:
-    """Raises ApiError 422 that names everything that is wrong."""
+def validate(
+    resource: Resource, document: Document, current: Document | None = None, *, honours_costs: bool = True
+) -> None:
+    """Raises ApiError 422 that names everything that is wrong.
+
+    Without `honours_costs`, the feature gate PodDeletionCost, nobody looks at costs. An update of a pod may
+    keep or change one that was wrong before.
+    """
     metadata = document["metadata"]
     problems = list(_name(metadata["name"]))
-    problems += _deletion_cost("metadata.annotations", metadata) if resource is PODS else ()
+    if resource is PODS and not (current and any(_pod_cost(current["metadata"]))):
+        problems += _pod_cost(metadata)
     check = CHECKS.get(resource)
     problems += check(document) if check else ()
+    if not honours_costs:
+        problems = [problem for problem in problems if DELETION_COST not in problem[0]]
     if problems:
         raise invalid(resource, metadata["name"], problems)
 
@@ -41,6 +50,10 @@ def _name(name: str) -> Problems:
     if len(name) > 253 or not _SUBDOMAIN.fullmatch(name.replace(":", "-")):
         rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'"
         yield "metadata.name", f'Invalid value: "{name}": {rule}'
+
+
+def _pod_cost(metadata: Document) -> Problems:
+    return _deletion_cost("metadata.annotations", metadata)
 
 
 def _deletion_cost(field: str, metadata: Document) -> Problems:

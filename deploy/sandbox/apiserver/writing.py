@@ -54,7 +54,15 @@ class Admission(Protocol):
 class Writer:
     """Carries writes out on the store."""
 
-    def __init__(self, store: ObjectStore, admission: Admission, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        admission: Admission,
+        clock: Callable[[], datetime],
+        *,
+        honours_costs: bool = True,
+    ) -> None:
+        self._honours_costs = honours_costs
         self._store = store
         self._admission = admission
         self._clock = clock
@@ -65,7 +73,13 @@ class Writer:
         resource, namespace = write.resource, write.namespace
         if resource.namespaced and self._store.get(Key(NAMESPACES, "", namespace)) is None:
             raise not_found(NAMESPACES, namespace)
-        created = new_object(resource, document, namespace=namespace, now=self._clock())
+        created = new_object(
+            resource,
+            document,
+            namespace=namespace,
+            now=self._clock(),
+            honours_costs=self._honours_costs,
+        )
         key = Key(resource, namespace, created["metadata"]["name"])
         await self._admission.review(write, "CREATE", created, None)
         if self._store.get(key) is not None:
@@ -119,7 +133,13 @@ class Writer:
         changed = change(_view(write, current))
         if write.subresource == "scale":
             changed = with_scale(write.resource, current, changed)
-        return updated_object(write.resource, current, changed, subresource=write.subresource)
+        return updated_object(
+            write.resource,
+            current,
+            changed,
+            subresource=write.subresource,
+            honours_costs=self._honours_costs,
+        )
 
     def _stored(self, write: Write, current: Document, updated: Document) -> Document:
         # A write that changes nothing is not stored: no new resourceVersion, no event.

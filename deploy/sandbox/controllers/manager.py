@@ -46,6 +46,7 @@ class Controllers:
 
     Give them clients of their own by account for requests under the identity that the real ones have; else
     `client` is used, which also reads for all of them. The clients are opened and closed by the caller.
+    `honours_costs` is kube-controller-manager's feature gate PodDeletionCost; OpenKruise has none.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class Controllers:
         *,
         clients: Mapping[tuple[str, str], ApiClient] = MappingProxyType({}),
         hpa_sync_period_s: float = 15.0,
+        honours_costs: bool = True,
     ) -> None:
         self._clients = dict.fromkeys(ACCOUNTS, client) | dict(clients)
         self._hpa_sync_period_s = hpa_sync_period_s
+        self._honours_costs = honours_costs
         # Pods first, ReplicaSets next: nobody may find its dependents missing and make them anew.
         self._informers = {
             resource: Informer(client, resource)
@@ -89,6 +92,7 @@ class Controllers:
             replica_sets=replica_sets,
             pods=pods,
             events=await self._events(stack, REPLICA_SET_ACCOUNT),
+            honours_costs=self._honours_costs,
         )
         owning = [
             PodOwnerController(

@@ -18,8 +18,15 @@ class ReplicaSetController:
     """Creates and deletes pods, all of one pass at the same time and in no order."""
 
     def __init__(
-        self, client: ApiClient, *, replica_sets: Informer, pods: Informer, events: EventRecorder
+        self,
+        client: ApiClient,
+        *,
+        replica_sets: Informer,
+        pods: Informer,
+        events: EventRecorder,
+        honours_costs: bool = True,
     ) -> None:
+        self._honours_costs = honours_costs
         self._client = client
         self._replica_sets = replica_sets
         self._pods = pods
@@ -63,6 +70,7 @@ class ReplicaSetController:
             [candidate(pod) for pod in active],
             desired=replicas_of(replica_set),
             related=[candidate(pod) for pod in self._related_pods(replica_set)],
+            honours_costs=self._honours_costs,
             now=datetime.now(UTC),
         )
         return [by_uid[victim.uid] for victim in chosen]

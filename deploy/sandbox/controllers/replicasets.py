@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cmp_to_key
 from typing import Any
@@ -31,14 +31,22 @@ class Candidate:
 
 
 def choose_victims(
-    pods: Sequence[Candidate], *, desired: int, related: Iterable[Candidate] = (), now: datetime
+    pods: Sequence[Candidate],
+    *,
+    desired: int,
+    related: Iterable[Candidate] = (),
+    honours_costs: bool = True,
+    now: datetime,
 ) -> list[Candidate]:
     """The active pods to delete so that `desired` are left, those to go first at the front.
 
     `related` are the pods of all ReplicaSets of the same Deployment; the more active ones share a node, the
-    sooner one of them goes. With nothing to keep there is nothing to sort.
+    sooner one of them goes. With nothing to keep there is nothing to sort. `honours_costs` is the feature
+    gate PodDeletionCost.
     """
     active = [pod for pod in pods if pod.is_active]
+    if not honours_costs:
+        active = [replace(pod, deletion_cost=0) for pod in active]
     surplus = len(active) - desired
     if surplus <= 0:
         return []
