@@ -12,6 +12,7 @@ import os
 import time
 from functools import cache
 from typing import Any
+from uuid import uuid4
 
 import redis
 from celery import Celery
@@ -57,11 +58,12 @@ def _journal_of(process: int) -> redis.Redis:
     return redis.Redis.from_url(os.environ.get("JOURNAL_URL", app.conf.broker_url))
 
 
-def _write(event: str, task_id: str, name: str) -> None:
+def _write(event: str, task: Any) -> None:
     entry = {
         "event": event,
-        "id": task_id,
-        "name": name,
+        "run": task.request.sandbox_run,
+        "id": task.request.id,
+        "name": task.name,
         "pod": os.environ.get("POD_NAME", ""),
         "at": time.time(),
     }
@@ -69,10 +71,12 @@ def _write(event: str, task_id: str, name: str) -> None:
 
 
 @task_prerun.connect
-def _started(task_id: str, task: Any, **_: Any) -> None:
-    _write("started", task_id, task.name)
+def _started(task: Any, **_: Any) -> None:
+    # A task's id does not name its run: it may run twice, and in one worker at the same time.
+    task.request.sandbox_run = uuid4().hex
+    _write("started", task)
 
 
 @task_postrun.connect
-def _finished(task_id: str, task: Any, **_: Any) -> None:
-    _write("finished", task_id, task.name)
+def _finished(task: Any, **_: Any) -> None:
+    _write("finished", task)

@@ -24,18 +24,18 @@ class Run:
 
 
 def runs_from(entries: Iterable[Mapping[str, Any]]) -> tuple[Run, ...]:
-    """Pair starts with ends; a task that ran twice gives two runs."""
-    open_runs: dict[tuple[str, str], Run] = {}
+    """Pair starts with ends; a task that ran twice gives two runs, even in one worker at a time.
+
+    That happens: a broker that lost its connection to a worker hands the task out again, perhaps to it.
+    """
+    open_runs: dict[str, Run] = {}
     done: list[Run] = []
     for entry in entries:
-        key = (entry["id"], entry["pod"])
-        before = open_runs.pop(key, None)
         if entry["event"] == "started":
-            # A second start in the same pod: its container was killed and begun again.
-            done += [before] if before else []
-            open_runs[key] = Run(id=entry["id"], name=entry["name"], pod=entry["pod"], started_at=entry["at"])
-        elif before is not None:
-            done.append(replace(before, finished_at=entry["at"]))
+            run = Run(id=entry["id"], name=entry["name"], pod=entry["pod"], started_at=entry["at"])
+            open_runs[entry["run"]] = run
+        elif begun := open_runs.pop(entry["run"], None):
+            done.append(replace(begun, finished_at=entry["at"]))
     return tuple(sorted((*done, *open_runs.values()), key=lambda run: run.started_at))
 
 
