@@ -40,8 +40,8 @@ def step_that_fits(writing: Writing) -> int | None:
     left_s = writing.budget_s - writing.before_s - min(AFTER_WRITING_S, writing.budget_s / 2)
     if not writing.written or writing.seconds <= 0 or left_s < writing.budget_s / 4:
         return None
-    step = _one_digit(int(MARGIN * left_s * writing.written / writing.seconds))
-    return step if 0 < step < writing.pods else None
+    fitting = MARGIN * left_s * writing.written / writing.seconds
+    return _one_digit(int(fitting)) or None if fitting < writing.pods else None
 
 
 def is_hopeless(pods: int, *, earlier: Writing) -> bool:

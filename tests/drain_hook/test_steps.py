@@ -42,6 +42,7 @@ def test_it_is_rounded_down_to_one_digit(written: int, step: int | None) -> None
         pytest.param(replace(HALF_WAY, pods=0, written=0, seconds=0.0), id="there was nothing to write"),
         pytest.param(replace(HALF_WAY, before_s=6.0, seconds=3.0), id="the time went before"),
         pytest.param(replace(HALF_WAY, written=200, seconds=1.0), id="the time went afterwards"),
+        pytest.param(replace(HALF_WAY, pods=250, written=250, seconds=4.6), id="there was just the time"),
     ],
 )
 def test_no_step_is_named_where_a_smaller_one_would_not_help(writing: Writing) -> None:
