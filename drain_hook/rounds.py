@@ -18,10 +18,10 @@ from drain_hook.picture import Picture
 from drain_hook.planner import decide, decide_dry_run, plan_drain
 from drain_hook.plans import DrainPlan, Victim
 from drain_hook.refusals import OutOfTime, lost_lock, out_of_time, too_many, unsettled
-from drain_hook.steps import KnownPaces, is_hopeless, step_that_fits
+from drain_hook.steps import is_hopeless, step_that_fits
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet, WorkloadStates
-from drain_hook.write_tally import WriteTally
+from drain_hook.write_tally import KnownPaces, WriteTally
 from shared.faults import FaultPoint, reach
 from shared.leases import Lease
 from shared.marks import Mark

@@ -6,14 +6,12 @@ all workers at once, and are waited for as long for one as for a thousand.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 AFTER_WRITING_S = 2.0
 """To cancel consumers and see that it took effect."""
 MARGIN = 0.8
 """A step of so much of what would just fit: the API server is not as fast every time."""
-BELIEVED_S = 60.0
-"""How long the pace of a round that ran out of time is held against the next ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,29 +45,6 @@ def step_that_fits(writing: Writing) -> int | None:
 def is_hopeless(pods: int, *, earlier: Writing) -> bool:
     """Whether so many could not be written to in a whole review, were it twice as fast as the earlier one."""
     return pods * earlier.seconds > 2 * earlier.written * earlier.budget_s
-
-
-@dataclass(slots=True)
-class KnownPaces:
-    """What the last round of each workload that ran out of time had managed; forgotten after a minute.
-
-    So a large scale-down that is asked for every 15 s does not put its records on all pods, and takes them
-    back, each time; and an API server that has recovered is found out soon.
-    """
-
-    _seen: dict[tuple[str, str], tuple[float, Writing]] = field(default_factory=dict)
-
-    def learn(self, workload: tuple[str, str], writing: Writing, *, now: float) -> None:
-        """`now` by any clock that goes on, the same one each time."""
-        self._seen[workload] = (now, writing)
-
-    def of(self, workload: tuple[str, str], *, now: float) -> Writing | None:
-        """What was learnt a short while ago."""
-        learnt_at, writing = self._seen.get(workload, (now, None))
-        if now - learnt_at < BELIEVED_S:
-            return writing
-        del self._seen[workload]
-        return None
 
 
 def _one_digit(number: int) -> int:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from drain_hook.admission import Verdict
 from drain_hook.cordon import Pace
-from drain_hook.steps import AFTER_WRITING_S, BELIEVED_S, KnownPaces, Writing, is_hopeless, step_that_fits
+from drain_hook.steps import AFTER_WRITING_S, Writing, is_hopeless, step_that_fits
+from drain_hook.write_tally import BELIEVED_S, KnownPaces
 from tests.drain_hook.stages import Stage, stage
 from tests.drain_hook.test_budgets import LoopClock, SlowCluster
 from tests.model.virtual_time import VirtualLoop
