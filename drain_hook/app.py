@@ -26,6 +26,7 @@ from drain_hook.rounds import Surroundings
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet
 from drain_hook.webhook import webhook_app
+from drain_hook.worker_software import WorkerSoftware
 from shared import faults
 from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
@@ -104,6 +105,12 @@ class Hook:
         around = Surroundings(
             cluster=kube,
             cache=cache,
+        self._warm = WarmFleet(
+            configuration=self._configuration,
+            cache=cache,
+            workers=brokers.control_of,
+            software=WorkerSoftware(telemetry.old_workers),
+        )
             warm=self._warm,
             workers=brokers.control_of,
             telemetry=telemetry,

@@ -108,8 +108,9 @@ def decide_dry_run(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: f
     idle = [victim for victim in plan.victims if not victim.is_busy]
     # Where nobody is busy the message has named them.
     others = (f"To go beside them: {describe_victims(idle)}.",) if plan.busy and idle else ()
+    more = [warning for warning in real.warnings if warning not in message]
     return Verdict(
-        allowed=True, reason="DryRun", message=message, warnings=(message, *others), audit=real.audit
+        allowed=True, reason="DryRun", message=message, warnings=(message, *others, *more), audit=real.audit
     )
 
 

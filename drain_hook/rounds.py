@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -99,7 +99,8 @@ class Round:
         with self._phase("ask"):
             await self._ask(self._picture.fleet.workers)
         plan = self._make_plan()
-        return decide_dry_run(plan, scale_down=self.scale_down, pool=self.pool, now=self._now())
+        verdict = decide_dry_run(plan, scale_down=self.scale_down, pool=self.pool, now=self._now())
+        return self._with_doubts(verdict, plan)
 
     async def prepare(self, lease: Lease) -> Verdict:
         """Drain the victims and decide. Raises BrokerUnavailable, KubernetesError and OutOfTime."""
@@ -285,7 +286,14 @@ class Round:
         return plan
 
     def _decide(self, plan: DrainPlan) -> Verdict:
-        return decide(plan, scale_down=self.scale_down, pool=self.pool, now=self._now())
+        verdict = decide(plan, scale_down=self.scale_down, pool=self.pool, now=self._now())
+        return self._with_doubts(verdict, plan)
+
+    def _with_doubts(self, verdict: Verdict, plan: DrainPlan) -> Verdict:
+        """Warned of victims whose versions are too old to be sure of."""
+        workers = [victim.worker for victim in plan.victims if victim.worker is not None]
+        doubt = self._around.warm.software.warning(self.pool, workers)
+        return replace(verdict, warnings=(*verdict.warnings, doubt)) if doubt else verdict
 
     # Tidy up.
 

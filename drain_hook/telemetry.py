@@ -75,6 +75,12 @@ class Telemetry:
             registry=registry,
         )
 
+        self._old_workers = Gauge(
+            "drain_hook_old_workers",
+            "Workers with a celery or kombu before 5.3, with which draining was never tried.",
+            ["pool", "namespace"],
+            registry=registry,
+        )
         self._costs_ignored = Gauge(
             "drain_hook_deletion_costs_ignored",
             "1 while this cluster does not look at pod-deletion-cost.",
@@ -100,6 +106,9 @@ class Telemetry:
 
     def marked_now(self, pool: Pool, pods: int) -> None:
         self._marked_pods.labels(pool.name, pool.namespace).set(pods)
+
+    def old_workers(self, pool: Pool, workers: int) -> None:
+        self._old_workers.labels(pool.name, pool.namespace).set(workers)
 
     def leads(self, is_leader: bool) -> None:
         self._is_leader.set(is_leader)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from drain_hook.worker_software import Reporter, WorkerSoftware
 from shared.errors import BrokerUnavailable
 from shared.pods import WorkloadState, answering_nodes
 from shared.pools import Configuration, Pool
@@ -22,7 +23,7 @@ TRUSTED_REFRESHES = 2
 """A snapshot that missed more refreshes than this is asked for again before it is planned on."""
 
 
-class Inspector(Protocol):
+class Inspector(Reporter, Protocol):
     async def inspect(self, nodes: Collection[str], *, timeout_s: float) -> Fleet: ...
 
 
@@ -49,8 +50,11 @@ class WarmFleet:
         configuration: Callable[[], Configuration],
         cache: WorkloadStates,
         workers: Callable[[Pool], Inspector],
+        software: WorkerSoftware | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.software = software or WorkerSoftware()
+        """The versions that the workers run."""
         self._configuration = configuration
         self._cache = cache
         self._workers = workers
@@ -91,7 +95,9 @@ class WarmFleet:
         nodes = answering_nodes(state.pods if state else (), worker_name=pool.worker_name)
         await self._ask(pool, nodes, timeout_s=REFRESH_TIMEOUT_S)
         known = self._sightings.get(pool.key, {})
-        self._sightings[pool.key] = {node: seen for node, seen in known.items() if node in nodes}
+        self._sightings[pool.key] = here = {node: seen for node, seen in known.items() if node in nodes}
+        workers = {node: seen.worker for node, seen in here.items() if seen.worker is not None}
+        await self.software.meet(pool, workers, self._workers(pool), nodes=nodes)
 
     async def run(self) -> None:
         """Refresh every pool, again and again; a slow broker delays its own pools only."""

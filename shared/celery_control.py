@@ -15,12 +15,13 @@ from shared.celery_replies import (
     parse_acknowledgement,
     parse_active_queues,
     parse_scheduled,
+    parse_software,
     parse_stats,
     parse_tasks,
     snapshot,
 )
 from shared.faults import FaultPoint
-from shared.workers import Fleet
+from shared.workers import Fleet, Software
 
 _PARSERS = {
     # In this order: tasks move from scheduled to reserved to active, and a worker answers in the order in
@@ -90,6 +91,17 @@ class CeleryControl:
         if not nodes:
             return {}
         command = Command(method="active_queues", nodes=frozenset(nodes), parse=parse_active_queues)
+        (replies,) = await self._mailbox.ask([command], timeout_s=timeout_s)
+        return replies
+
+    async def software(self, nodes: Collection[str], *, timeout_s: float) -> Mapping[str, Software]:
+        """The versions each of these workers runs; one that does not tell them is missing.
+
+        An answer is a report with all settings of its worker, several kB: ask each worker once.
+        """
+        if not nodes:
+            return {}
+        command = Command(method="report", nodes=frozenset(nodes), parse=parse_software)
         (replies,) = await self._mailbox.ask([command], timeout_s=timeout_s)
         return replies
 

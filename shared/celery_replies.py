@@ -6,18 +6,23 @@ Task arguments end here: Airflow's carry credentials, and nothing past this modu
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from shared.workers import Task, WorkerSnapshot
+from shared.workers import Software, Task, WorkerSnapshot
 
 Json = Any
 """Decoded JSON that a worker sent."""
 
 _POOLS = {"thread": "threads"}
 """Modules of celery.concurrency that are named otherwise than the --pool they serve."""
+
+
+_SOFTWARE = re.compile(r"\s*software -> celery:([\w.+-]{1,40}) \([^)\n]*\) kombu:([\w.+-]{1,40}) ")
+"""How a report begins; the settings that follow may hold what nobody should see, and are not looked at."""
 
 
 class MalformedReply(ValueError):
@@ -76,6 +81,15 @@ def parse_acknowledgement(reply: Json) -> bool:
     """True for an `ok`. It comes before the effect: only active_queues tells that a command was obeyed."""
     with _reading("an acknowledgement"):
         return "ok" in reply
+
+
+def parse_software(reply: Json) -> Software:
+    """The versions in the first line of a `report`. Nothing else of it is kept."""
+    with _reading("a report"):
+        match = _SOFTWARE.match(reply["ok"])
+        if match is None:
+            raise ValueError
+        return Software(celery=match[1], kombu=match[2])
 
 
 def snapshot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -22,6 +23,29 @@ class Task:
     def running_seconds(self, now: float) -> float:
         """Seconds it has run at `now`; 0 when it has not started or the worker's clock is ahead of ours."""
         return 0.0 if self.started_at is None else max(0.0, now - self.started_at)
+
+
+OLDEST_TRIED = (5, 3)
+"""Of celery and kombu, which go together: remote control was tried from here on. Long before, a message of a
+queue that had been cancelled could end its worker (celery#1773, #2953) or stay prefetched (celery#2564)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Software:
+    """The versions that a worker runs."""
+
+    celery: str
+    kombu: str
+
+    @property
+    def is_old(self) -> bool:
+        """Whether either is older than what was tried; a version that is no number is not."""
+        return any(_series(version) < OLDEST_TRIED for version in (self.celery, self.kombu))
+
+
+def _series(version: str) -> tuple[int, int]:
+    numbers = re.match(r"([0-9]+)\.([0-9]+)", version)
+    return (int(numbers[1]), int(numbers[2])) if numbers else OLDEST_TRIED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

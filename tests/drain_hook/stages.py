@@ -22,6 +22,7 @@ from drain_hook.round_locks import RoundLocks
 from drain_hook.rounds import Surroundings
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet
+from drain_hook.worker_software import WorkerSoftware
 from shared.leases import Lease
 from shared.marks import Mark
 from shared.pods import Pod
@@ -83,10 +84,12 @@ class Stage:
     def __post_init__(self) -> None:
         self.configuration = Configuration(pools=(self.pool,))
         self.registry = CollectorRegistry()
+        telemetry = Telemetry(self.registry)
         self.warm = WarmFleet(
             configuration=lambda: self.configuration,
             cache=self.cluster.cache,
             workers=lambda _: self.workers,
+            software=WorkerSoftware(telemetry.old_workers),
             clock=self.clock.monotonic,
         )
         self.around = Surroundings(
@@ -94,7 +97,7 @@ class Stage:
             cache=self.cluster.cache,
             warm=self.warm,
             workers=lambda _: self.workers,
-            telemetry=Telemetry(self.registry),
+            telemetry=telemetry,
             pace=self.pace,
             clock=self.clock.wall,
             costs=lambda: self.costs,

@@ -15,7 +15,7 @@ from drain_hook.app import KUBERNETES_S
 from drain_hook.cordon import Pace
 from drain_hook.webhook import SHARE_OF_TIMEOUT
 from shared.errors import BrokerUnavailable, KubernetesUnavailable
-from shared.workers import Fleet
+from shared.workers import Fleet, Software
 from tests.drain_hook.stages import Clock, Stage, node, running, stage
 from tests.fakes.celery import FakeCelery
 from tests.fakes.kubernetes import FakeCluster
@@ -66,6 +66,9 @@ class SlowWorkers:
     ) -> Mapping[str, frozenset[str]]:
         await self._wait("active_queues", timeout_s)
         return await self.celery.active_queues(nodes, timeout_s=timeout_s)
+
+    async def software(self, nodes: Collection[str], *, timeout_s: float) -> Mapping[str, Software]:
+        return await self.celery.software(nodes, timeout_s=timeout_s)
 
     async def cancel_consumers(
         self, queues: Mapping[str, Collection[str]], *, timeout_s: float

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drain_hook.round_locks import LEASE_DURATION_S
-from shared.workers import Fleet
+from shared.workers import Fleet, Software
 from tests.drain_hook.stages import QUEUES, Stage, node, running, stage
 from tests.fakes.celery import FakeCelery
 
@@ -26,6 +26,9 @@ class PausedWorkers:
         self, nodes: Collection[str], *, timeout_s: float
     ) -> Mapping[str, frozenset[str]]:
         return await self.celery.active_queues(nodes, timeout_s=timeout_s)
+
+    async def software(self, nodes: Collection[str], *, timeout_s: float) -> Mapping[str, Software]:
+        return await self.celery.software(nodes, timeout_s=timeout_s)
 
     async def cancel_consumers(
         self, queues: Mapping[str, Collection[str]], *, timeout_s: float

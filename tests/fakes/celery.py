@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from shared.errors import BrokerUnavailable
-from shared.workers import Fleet, Task, WorkerSnapshot
+from shared.workers import Fleet, Software, Task, WorkerSnapshot
 
-Method = Literal["inspect", "active_queues", "queue_lengths", "cancel_consumer", "add_consumer"]
+Method = Literal["inspect", "active_queues", "queue_lengths", "report", "cancel_consumer", "add_consumer"]
 
 
 def fake_worker(node: str, *tasks: Task, **fields: Any) -> WorkerSnapshot:
@@ -37,6 +37,8 @@ class FakeCelery:
     """Nodes that answer nothing. Commands to them wait, as for a frozen process: see `wake`."""
     lengths: dict[str, int] = field(default_factory=dict)
     """Ready messages by queue."""
+    versions: dict[str, Software | None] = field(default_factory=dict)
+    """By node: None does not tell them; those that are not here run what is new."""
     broken: bool = False
     """The broker cannot be reached."""
     loses_commands: bool = False
@@ -110,6 +112,15 @@ class FakeCelery:
         call = Call(method="active_queues", nodes=frozenset(nodes))
         answering = await self._answering(call, timeout_s=timeout_s)
         return {node: self.workers[node].queues for node in sorted(answering)}
+
+    async def software(self, nodes: Collection[str], *, timeout_s: float) -> Mapping[str, Software]:
+        if not nodes:
+            return {}
+        call = Call(method="report", nodes=frozenset(nodes))
+        answering = await self._answering(call, timeout_s=timeout_s)
+        recent = Software(celery="5.6.2", kombu="5.6.1")
+        said = {node: self.versions.get(node, recent) for node in sorted(answering)}
+        return {node: versions for node, versions in said.items() if versions is not None}
 
     async def cancel_consumers(
         self, queues: Mapping[str, Collection[str]], *, timeout_s: float

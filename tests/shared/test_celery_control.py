@@ -13,7 +13,7 @@ import pytest
 from deploy.sandbox.processes import free_port
 from shared.celery_control import CeleryControl
 from shared.errors import BrokerUnavailable
-from shared.workers import Fleet, Task
+from shared.workers import Fleet, Software, Task
 from tests.brokers import Server
 from tests.fakes.celery import FakeCelery, fake_worker
 from tests.workers import Worker, celery_workers, send_tasks
@@ -34,6 +34,7 @@ class Control(Protocol):
     async def active_queues(
         self, nodes: Collection[str], *, timeout_s: float
     ) -> Mapping[str, frozenset[str]]: ...
+    async def software(self, nodes: Collection[str], *, timeout_s: float) -> Mapping[str, Software]: ...
     async def cancel_consumers(
         self, queues: Mapping[str, Collection[str]], *, timeout_s: float
     ) -> frozenset[str]: ...
@@ -206,6 +207,15 @@ async def test_only_who_was_asked_answers(scene: Scene) -> None:
     """The rest of the broker's workers are somebody else's."""
     fleet = await scene.control.inspect([TWO], timeout_s=PATIENCE_S)
     assert (set(fleet.workers), fleet.silent) == ({TWO}, frozenset())
+
+
+async def test_workers_tell_their_versions(scene: Scene) -> None:
+    """Two numbers out of a report that is full of settings; a silent worker is missing."""
+    said = await scene.control.software([ONE, TWO], timeout_s=PATIENCE_S)
+    assert said.keys() == {ONE, TWO}
+    assert all(software.celery >= "5.6" and not software.is_old for software in said.values())
+    scene.freeze(TWO)
+    assert (await scene.control.software([ONE, TWO], timeout_s=BRIEFLY_S)).keys() == {ONE}
 
 
 async def test_nobody_was_asked(scene: Scene) -> None:

@@ -17,15 +17,23 @@ from shared.celery_replies import (
     parse_acknowledgement,
     parse_active_queues,
     parse_scheduled,
+    parse_software,
     parse_stats,
     parse_tasks,
     snapshot,
 )
-from shared.workers import Task
+from shared.workers import Software, Task
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "celery"
 NODE = "celery@podA"
-PARSERS = (parse_stats, parse_tasks, parse_scheduled, parse_active_queues, parse_acknowledgement)
+PARSERS = (
+    parse_stats,
+    parse_tasks,
+    parse_scheduled,
+    parse_active_queues,
+    parse_acknowledgement,
+    parse_software,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -164,3 +172,20 @@ def test_a_task_that_moved_on_between_two_answers_counts_once(
     assert sorted(everywhere) == sorted({task.id for task in (*scheduled, *reserved, *active)})
     assert worker.active == tuple(active)
     assert {task.id for task in worker.reserved} == {t.id for t in reserved} - {t.id for t in active}
+
+
+def test_a_report_is_read_no_further_than_its_versions() -> None:
+    """As celery 5 writes it; its settings may hold what nobody should see."""
+    report = (
+        "\nsoftware -> celery:5.4.0 (opalescent) kombu:5.4.2 py:3.12.4\n            billiard:4.2.0"
+        "\nplatform -> system:Linux arch:64bit\nsettings -> transport:redis\n\ntoken: 's3cret'\n"
+    )
+    assert parse_software({"ok": report}) == Software(celery="5.4.0", kombu="5.4.2")
+
+
+@pytest.mark.parametrize("report", ["", "token: 's3cret'", "\nsoftware -> s3cret", {"error": "s3cret"}, None])
+def test_another_report_is_malformed_and_not_repeated(report: Any) -> None:
+    with pytest.raises(MalformedReply) as caught:
+        parse_software({"ok": report})
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
