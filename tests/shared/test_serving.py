@@ -264,7 +264,9 @@ async def test_telemetry_is_what_prometheus_reads(
         client.get(f"{service.telemetry}/metrics") as response,
     ):
         assert response.content_type == "text/plain"
-        assert "things_total 3.0" in await response.text()
+        text = await response.text()
+        assert "things_total 3.0" in text
+        assert "_created" not in text
 
 
 async def test_files_that_cannot_be_served_with_are_told_at_start(service: Service) -> None:
