@@ -99,18 +99,17 @@ class Hook:
         self._file = file
         self._cache = cache
         self._brokers = brokers
-        self._warm = WarmFleet(configuration=self._configuration, cache=cache, workers=brokers.control_of)
         telemetry = Telemetry(registry)
-        self._costs = DeletionCosts(kube, cache=cache, configuration=self._configuration, telemetry=telemetry)
-        around = Surroundings(
-            cluster=kube,
-            cache=cache,
         self._warm = WarmFleet(
             configuration=self._configuration,
             cache=cache,
             workers=brokers.control_of,
             software=WorkerSoftware(telemetry.old_workers),
         )
+        self._costs = DeletionCosts(kube, cache=cache, configuration=self._configuration, telemetry=telemetry)
+        around = Surroundings(
+            cluster=kube,
+            cache=cache,
             warm=self._warm,
             workers=brokers.control_of,
             telemetry=telemetry,

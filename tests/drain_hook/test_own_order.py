@@ -176,6 +176,13 @@ async def test_the_victim_gets_a_record_and_no_cost() -> None:
     assert scene.marked == scene.draining == set()
 
 
+async def test_a_dry_run_tells_that_nobody_can_choose() -> None:
+    scene = scene_of(costs=Costs.IGNORED)
+    verdict = await scene.ask(3, 2, is_dry_run=True)
+    assert "ignores pod-deletion-cost" in " ".join(verdict.warnings)
+    assert scene.marked == set()
+
+
 async def test_a_busy_victim_is_drained_until_it_is_idle() -> None:
     """Although idle ones are left: they would survive it."""
     scene = scene_of("worker-1", costs=Costs.IGNORED)
