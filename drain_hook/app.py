@@ -33,7 +33,7 @@ from shared.celery_control import CeleryControl
 from shared.kube_client import KubeClient
 from shared.leases import Lease
 from shared.pools import Configuration, Pool
-from shared.self_managed import own_namespace, with_certificate
+from shared.self_managed import Registration, own_namespace, with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
 from shared.workload_cache import WorkloadCache
@@ -69,8 +69,13 @@ async def run_hook(
     registry = CollectorRegistry()
     file = ConfigurationFile(settings.config, registry=registry)
     async with KubeClient.connect(settings.kubeconfig) as kube, WorkloadCache(kube) as cache:
-        publish = partial(kube.patch_webhook_ca, WEBHOOK_CONFIGURATION)
-        async with with_certificate(settings, secrets=kube, service=SERVICE, publish=publish) as settings:
+        registration = Registration(
+            read=partial(kube.webhook_ca, WEBHOOK_CONFIGURATION),
+            replace=partial(kube.replace_webhook_ca, WEBHOOK_CONFIGURATION),
+        )
+        async with with_certificate(
+            settings, secrets=kube, service=SERVICE, registration=registration
+        ) as settings:
             brokers = Brokers(file.broker_url, connect=connect)
             hook = Hook(file, kube.within(KUBERNETES_S), cache, brokers=brokers, registry=registry)
             async with hook.running():

@@ -19,7 +19,7 @@ from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
 from shared.kube_client import KubeClient
 from shared.pools import Pool
-from shared.self_managed import with_certificate
+from shared.self_managed import Registration, with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
 from shared.workload_cache import WorkloadCache
@@ -45,8 +45,13 @@ async def run_adapter(
     registry = CollectorRegistry()
     file = ConfigurationFile(settings.config, registry=registry)
     async with KubeClient.connect(settings.kubeconfig) as kube, WorkloadCache(kube) as cache:
-        publish = partial(kube.patch_api_service_ca, API_SERVICE)
-        async with with_certificate(settings, secrets=kube, service=SERVICE, publish=publish) as settings:
+        registration = Registration(
+            read=partial(kube.api_service_ca, API_SERVICE),
+            replace=partial(kube.replace_api_service_ca, API_SERVICE),
+        )
+        async with with_certificate(
+            settings, secrets=kube, service=SERVICE, registration=registration
+        ) as settings:
             await _serve(
                 settings,
                 registry=registry,

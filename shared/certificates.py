@@ -5,8 +5,7 @@ Every extension that Python 3.13 and Go look at is there: key identifiers, key u
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -21,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from shared.errors import CertificateError
 
 CA_DAYS = 3650
-LEAF_DAYS = 90
+LEAF_DAYS = 365
 BACKDATED = timedelta(hours=1)
 """Validity begins so much earlier: the clock of whoever verifies may be behind ours."""
 
@@ -58,6 +57,10 @@ class KeyPair:
             raise CertificateError("the private key is not that of the certificate")
         return self
 
+    def begins_at(self) -> datetime:
+        """When it was made."""
+        return self.certificate.not_valid_before_utc + BACKDATED
+
     def lasts_until(self) -> datetime:
         """The end of its validity."""
         return self.certificate.not_valid_after_utc
@@ -72,17 +75,26 @@ class KeyPair:
 
     def is_under(self, ca: KeyPair) -> bool:
         """Whether `ca` signed it."""
+        return self.is_signed_by(ca.certificate)
+
+    def is_signed_by(self, ca: x509.Certificate) -> bool:
+        """Whether this CA signed it."""
         try:
-            self.certificate.verify_directly_issued_by(ca.certificate)
+            self.certificate.verify_directly_issued_by(ca)
         except (ValueError, TypeError, InvalidSignature):
             return False
         return True
 
 
+def ca_name(common_name: str) -> x509.Name:
+    """The subject of a CA that is made here."""
+    return _subject(common_name, ())
+
+
 def make_ca(common_name: str, *, days: int = CA_DAYS, now: datetime | None = None) -> KeyPair:
     """A CA that signs leaves and nothing below them."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _subject(common_name, ())
+    name = ca_name(common_name)
     builder = _builder(key, subject=name, issuer=name, days=days, now=now)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
@@ -118,6 +130,21 @@ def make_leaf(
         general = [*map(x509.DNSName, names), *(x509.IPAddress(ip_address(a)) for a in addresses)]
         builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
     return _pair(builder.sign(ca.key, hashes.SHA256()), key)
+
+
+def certificates_in(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """All of them, none where nothing stands; raises CertificateError for what is no PEM."""
+    if not pem.strip():
+        return ()
+    try:
+        return tuple(x509.load_pem_x509_certificates(pem))
+    except ValueError as error:
+        raise CertificateError("it holds no PEM certificates") from error
+
+
+def as_pem(certificates: Iterable[x509.Certificate]) -> bytes:
+    """One after the other."""
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
 
 
 def save_key_pair(pair: KeyPair, *, certificate_file: Path, key_file: Path) -> None:
@@ -190,6 +217,6 @@ def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Key
 def _replace_file(path: Path, content: bytes, *, mode: int) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
+    beside.touch(mode=mode, exist_ok=False)
+    beside.write_bytes(content)
     beside.replace(path)

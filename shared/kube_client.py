@@ -11,16 +11,19 @@ from typing import Any, Self
 
 import aiohttp
 
-from shared.errors import KubernetesError
+from shared.errors import Conflict, KubernetesError
 from shared.kube_connection import JSON_PATCH, MERGE_PATCH, KubeConnection, connect, error_type
 from shared.kube_documents import (
+    CaBundles,
     LeaseRecord,
     Listing,
     Secret,
     TokenUser,
     WatchEvent,
     WebhookTerms,
+    api_services_path,
     base64_text,
+    ca_bundles_from,
     encoded,
     event_document,
     event_repetition,
@@ -29,7 +32,6 @@ from shared.kube_documents import (
     leases_path,
     path_of,
     pods_path,
-    quoted,
     replica_sets_path,
     review_document,
     secret_document,
@@ -54,9 +56,8 @@ from shared.pods import (
 )
 
 CALL_TIMEOUT_S = 10.0
-CA_ATTEMPTS = 4
-CONFLICT, INVALID = 409, 422
-"""INVALID is also how a JSON patch ends whose test does not hold."""
+INVALID = 422
+"""Also how a JSON patch ends whose test does not hold."""
 WATCH_LASTS_S = 240
 """How long the server is asked to keep a watch open."""
 WATCH_SILENCE_S = 90.0
@@ -233,44 +234,52 @@ class KubeClient:
         body = {"metadata": {"resourceVersion": resource_version}, "data": encoded(data)}
         return secret_from(await self._json("PATCH", path, body=body, content_type=MERGE_PATCH))
 
-    async def patch_api_service_ca(self, name: str, ca_bundle: bytes) -> None:
-        """Make the aggregator trust this CA (PEM) for an APIService."""
-        body = {"spec": {"caBundle": base64_text(ca_bundle)}}
-        path = f"/apis/apiregistration.k8s.io/v1/apiservices/{quoted(name)}"
-        await self._json("PATCH", path, body=body, content_type=MERGE_PATCH)
+    async def api_service_ca(self, name: str) -> CaBundles:
+        """Which CA the aggregator trusts for an APIService."""
+        document = await self._json("GET", api_services_path(name))
+        return ca_bundles_from(document, document["spec"])
+
+    async def replace_api_service_ca(self, name: str, ca_bundle: bytes, found: CaBundles) -> None:
+        """Have the aggregator trust these CAs (PEM); raises Conflict when somebody wrote since `found`."""
+        body = {
+            "metadata": {"resourceVersion": found.resource_version},
+            "spec": {"caBundle": base64_text(ca_bundle)},
+        }
+        await self._json("PATCH", api_services_path(name), body=body, content_type=MERGE_PATCH)
 
     async def webhook_terms(self, name: str) -> tuple[WebhookTerms, ...]:
         """What holds for each webhook of a ValidatingWebhookConfiguration, in its order."""
         document = await self._json("GET", webhooks_path(name))
         return tuple(map(webhook_terms_from, document.get("webhooks") or ()))
 
-    async def patch_webhook_ca(self, name: str, ca_bundle: bytes) -> None:
-        """Make the API server trust this CA (PEM) for every webhook of a ValidatingWebhookConfiguration.
+    async def webhook_ca(self, name: str) -> CaBundles:
+        """Which CA the API server trusts for each webhook of a ValidatingWebhookConfiguration."""
+        document = await self._json("GET", webhooks_path(name))
+        webhooks = document.get("webhooks") or ()
+        return ca_bundles_from(document, *(webhook["clientConfig"] for webhook in webhooks))
 
-        Looks at it again, a few times, when somebody writes in between: replicas start side by side.
+    async def replace_webhook_ca(self, name: str, ca_bundle: bytes, found: CaBundles) -> None:
+        """Have the API server trust these CAs (PEM) for every webhook of a configuration.
+
+        Raises Conflict when somebody wrote since `found`.
         """
-        for _ in range(CA_ATTEMPTS - 1):
-            try:
-                return await self._patch_webhook_ca(name, ca_bundle)
-            except KubernetesError as error:
-                if error.status not in (CONFLICT, INVALID):
-                    raise
-        return await self._patch_webhook_ca(name, ca_bundle)
-
-    async def _patch_webhook_ca(self, name: str, ca_bundle: bytes) -> None:
-        path = webhooks_path(name)
-        document = await self._json("GET", path)
-        ca = base64_text(ca_bundle)
+        # The indexes hold for this version only.
+        test = {"op": "test", "path": "/metadata/resourceVersion", "value": found.resource_version}
         operations = [
-            {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": ca}
-            for index, webhook in enumerate(document.get("webhooks") or ())
-            if webhook["clientConfig"].get("caBundle") != ca
+            {
+                "op": "add",
+                "path": f"/webhooks/{index}/clientConfig/caBundle",
+                "value": base64_text(ca_bundle),
+            }
+            for index, bundle in enumerate(found.bundles)
+            if bundle != ca_bundle
         ]
-        if operations:
-            # The indexes hold for this version only.
-            version = document["metadata"]["resourceVersion"]
-            test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
-            await self._json("PATCH", path, body=[test, *operations], content_type=JSON_PATCH)
+        try:
+            await self._json("PATCH", webhooks_path(name), body=[test, *operations], content_type=JSON_PATCH)
+        except KubernetesError as error:
+            if error.status == INVALID:
+                raise Conflict(str(error), status=INVALID) from error
+            raise
 
     # Lists and watches
 

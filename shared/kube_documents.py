@@ -40,6 +40,15 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaBundles:
+    """Which CAs the API server trusts when it calls us."""
+
+    bundles: tuple[bytes, ...]
+    """As PEM: one for each webhook of a configuration, or that of an APIService; empty where none is set."""
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
     """What stands in the Lease object."""
 
@@ -213,6 +222,14 @@ def secret_from(document: Document) -> Secret:
     )
 
 
+def ca_bundles_from(document: Document, *holders: Document) -> CaBundles:
+    """Of a document, and those of its parts that hold a `caBundle`."""
+    return CaBundles(
+        bundles=tuple(base64.b64decode(holder.get("caBundle") or "") for holder in holders),
+        resource_version=document["metadata"]["resourceVersion"],
+    )
+
+
 def webhook_terms_from(webhook: Document) -> WebhookTerms:
     """Of one entry of `webhooks`; the defaults are those of admissionregistration.k8s.io/v1."""
     return WebhookTerms(
@@ -230,6 +247,10 @@ def version_from(document: Document) -> tuple[int, int]:
 def _leading_number(text: str) -> int:
     digits = re.match("[0-9]+", text)
     return int(digits[0]) if digits else 0
+
+
+def api_services_path(name: str) -> str:
+    return f"/apis/apiregistration.k8s.io/v1/apiservices/{quoted(name)}"
 
 
 def webhooks_path(name: str) -> str:

@@ -6,27 +6,33 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from shared.certificates import LEAF_DAYS, KeyPair, make_ca, make_leaf, save_key_pair
+from shared.ca_rotation import Kept, SeenSince, cas_named, may_serve, plan, still_seen
+from shared.certificates import KeyPair, as_pem, ca_name, certificates_in, make_ca, make_leaf, save_key_pair
 from shared.errors import CertificateError, Conflict, KubernetesError, NotFound
-from shared.kube_documents import Secret
+from shared.kube_documents import CaBundles, Secret
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 15.0
 ATTEMPTS = 5
-RENEW_WHEN_LEFT = timedelta(days=LEAF_DAYS) / 3
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
-Publish = Callable[[bytes], Awaitable[None]]
-"""Tells the API server which CA (PEM) to trust when it calls us."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """Where it stands which CAs the API server trusts when it calls us."""
+
+    read: Callable[[], Awaitable[CaBundles]]
+    replace: Callable[[bytes, CaBundles], Awaitable[None]]
+    """With these CAs (PEM); raises Conflict when somebody wrote since."""
 
 
 class Secrets(Protocol):
@@ -41,22 +47,6 @@ class Secrets(Protocol):
     ) -> Secret: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """What the Secret holds."""
-
-    ca: KeyPair
-    leaf: KeyPair
-
-    def is_sound(self, names: frozenset[str], *, now: datetime) -> bool:
-        """Whether it can be served for long enough; raises CertificateError when it cannot be read."""
-        return (
-            min(self.ca.lasts_until(), self.leaf.lasts_until()) - now > RENEW_WHEN_LEFT
-            and names <= self.leaf.names()
-            and self.leaf.is_under(self.ca)
-        )
-
-
 def own_namespace(environment: Mapping[str, str] = os.environ) -> str:
     """The namespace this pod runs in; `default` outside of a cluster."""
     if named := environment.get("POD_NAMESPACE"):
@@ -66,7 +56,12 @@ def own_namespace(environment: Mapping[str, str] = os.environ) -> str:
 
 @asynccontextmanager
 async def with_certificate(
-    settings: Settings, *, secrets: Secrets, service: str, publish: Publish, namespace: str | None = None
+    settings: Settings,
+    *,
+    secrets: Secrets,
+    service: str,
+    registration: Registration,
+    namespace: str | None = None,
 ) -> AsyncIterator[Settings]:
     """The settings with the files to serve with: those given or, with --tls-self-managed, ours.
 
@@ -80,7 +75,7 @@ async def with_certificate(
             secrets=secrets,
             namespace=namespace or own_namespace(),
             service=service,
-            publish=publish,
+            registration=registration,
             directory=Path(directory),
         )
         await keeper.refresh()
@@ -103,7 +98,7 @@ class CertificateKeeper:
         secrets: Secrets,
         namespace: str,
         service: str,
-        publish: Publish,
+        registration: Registration,
         directory: Path,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -112,9 +107,10 @@ class CertificateKeeper:
         self._name = f"{service}-tls"
         self._host = f"{service}.{namespace}.svc"
         self._names = frozenset({self._host, f"{service}.{namespace}", "localhost"})
-        self._publish = publish
+        self._registration = registration
         self._now = now
-        self._written: KeyPair | None = None
+        self._served: KeyPair | None = None
+        self._seen_since: SeenSince = {}
         self.certificate_file = directory / "tls.crt"
         self.key_file = directory / "tls.key"
 
@@ -128,69 +124,113 @@ class CertificateKeeper:
                 log.warning("The Secret of our certificate cannot be looked at; the old one stays: %s", error)
 
     async def refresh(self) -> None:
-        """Read the Secret, renew what it holds if need be, write the files, publish the CA."""
-        bundle = await self._bundle()
-        if bundle.leaf != self._written:
-            save_key_pair(bundle.leaf, certificate_file=self.certificate_file, key_file=self.key_file)
-            self._written = bundle.leaf
+        """Read Secret and caBundle, renew what they hold if need be, and write the files."""
+        for _ in range(ATTEMPTS):
+            try:
+                await self._look()
+                return
+            except _Overtaken:
+                continue  # somebody registered other CAs meanwhile: see which
+        log.warning("Our CA could not be registered, as others write there all the time; trying again soon.")
+
+    async def _look(self) -> None:
+        # Before the Secret: so what is written there is never older than what others have read from it.
+        found = await self._registered()
+        bundles = found.bundles if found else ()
+        self._seen_since = still_seen(self._seen_since, bundles, now=self._now())
+        kept = await self._kept(bundles)
+        self._serve(kept)
+        if found and any(bundle != kept.ca_bundle for bundle in bundles):
+            await self._register(kept.ca_bundle, found)
+
+    def _serve(self, kept: Kept) -> None:
+        if kept.leaf == self._served:
+            return
+        if may_serve(kept, instead_of=self._served, seen_since=self._seen_since, now=self._now()):
+            save_key_pair(kept.leaf, certificate_file=self.certificate_file, key_file=self.key_file)
+            self._served = kept.leaf
+
+    async def _registered(self) -> CaBundles | None:
         try:
-            await self._publish(bundle.ca.certificate_pem)
+            return await self._registration.read()
         except KubernetesError as error:
             # Whoever registers us may come later; the API server cannot call us before that anyway.
-            log.warning("Our CA could not be registered, trying again in a minute: %s", error)
+            log.warning(
+                "It cannot be read which CA is registered, trying again in %.0f s: %s", LOOK_EVERY_S, error
+            )
+            return None
 
-    async def _bundle(self) -> Bundle:
+    async def _register(self, ca_bundle: bytes, found: CaBundles) -> None:
+        try:
+            await self._registration.replace(ca_bundle, found)
+        except Conflict as error:
+            raise _Overtaken from error
+        except KubernetesError as error:
+            log.warning("Our CA could not be registered, trying again in %.0f s: %s", LOOK_EVERY_S, error)
+
+    async def _kept(self, bundles: Sequence[bytes]) -> Kept:
         for _ in range(ATTEMPTS - 1):
             try:
-                return await self._read_or_make()
+                return await self._read_or_make(bundles)
             except (Conflict, NotFound):
                 continue  # another replica was faster: take what it made
-        return await self._read_or_make()
+        return await self._read_or_make(bundles)
 
-    async def _read_or_make(self) -> Bundle:
+    async def _read_or_make(self, bundles: Sequence[bytes]) -> Kept:
         namespace, name = self._namespace, self._name
         try:
             secret = await self._secrets.secret(namespace=namespace, name=name)
         except NotFound:
-            made = self._renewed(None)
+            made = self._renewed(None, bundles)
             await self._secrets.create_secret(namespace=namespace, name=name, data=_data(made))
             return made
-        found = _bundle_from(secret)
-        bundle = self._renewed(found)
-        if bundle is not found:
+        found = _kept_in(secret)
+        kept = self._renewed(found, bundles)
+        if kept != found:
             version = secret.resource_version
             await self._secrets.replace_secret(
-                namespace=namespace, name=name, data=_data(bundle), resource_version=version
+                namespace=namespace, name=name, data=_data(kept), resource_version=version
             )
-        return bundle
+        return kept
 
-    def _renewed(self, found: Bundle | None) -> Bundle:
-        """The same bundle while it is sound, else a new leaf; a new CA only when the old one is no use."""
-        now = self._now()
-        if found and found.is_sound(self._names, now=now):
-            return found
-        ca = found.ca if found else None
-        if ca is None or ca.lasts_until() - now < timedelta(days=LEAF_DAYS):
-            ca = make_ca(f"{self._host} CA", now=now)
-        log.info("A new serving certificate for %s was made.", self._host)
-        leaf = make_leaf(ca, common_name=self._host, names=sorted(self._names), now=now)
-        return Bundle(ca=ca, leaf=leaf)
+    def _renewed(self, found: Kept | None, bundles: Sequence[bytes]) -> Kept:
+        """What is to be kept from now on."""
+        now, name = self._now(), f"{self._host} CA"
+        registered = cas_named(ca_name(name), bundles)
+        todo = plan(found, names=self._names, registered=registered, seen_since=self._seen_since, now=now)
+        if found and not todo.makes_ca:
+            ca = found.ca
+        else:
+            log.info("A new CA for %s is made and announced.", self._host)
+            ca = make_ca(name, now=now)
+        if found and not todo.makes_leaf:
+            leaf = found.leaf
+        else:
+            log.info("A new serving certificate for %s is made.", self._host)
+            leaf = make_leaf(ca, common_name=self._host, names=sorted(self._names), now=now)
+        return Kept(ca=ca, leaf=leaf, old_cas=todo.old_cas)
 
 
-def _bundle_from(secret: Secret) -> Bundle | None:
+class _Overtaken(Exception):
+    """Somebody wrote where we are registered, after we have looked."""
+
+
+def _kept_in(secret: Secret) -> Kept | None:
     """None when it holds something else: it is replaced."""
     try:
         ca = KeyPair(certificate_pem=secret.data["ca.crt"], key_pem=secret.data["ca.key"])
         leaf = KeyPair(certificate_pem=secret.data["tls.crt"], key_pem=secret.data["tls.key"])
-        return Bundle(ca=ca.checked(), leaf=leaf.checked())
+        old_cas = certificates_in(secret.data.get("old-ca.crt", b""))
+        return Kept(ca=ca.checked(), leaf=leaf.checked(), old_cas=old_cas)
     except (KeyError, CertificateError):
         return None
 
 
-def _data(bundle: Bundle) -> dict[str, bytes]:
+def _data(kept: Kept) -> dict[str, bytes]:
     return {
-        "ca.crt": bundle.ca.certificate_pem,
-        "ca.key": bundle.ca.key_pem,
-        "tls.crt": bundle.leaf.certificate_pem,
-        "tls.key": bundle.leaf.key_pem,
+        "ca.crt": kept.ca.certificate_pem,
+        "ca.key": kept.ca.key_pem,
+        "old-ca.crt": as_pem(kept.old_cas),
+        "tls.crt": kept.leaf.certificate_pem,
+        "tls.key": kept.leaf.key_pem,
     }

@@ -44,8 +44,11 @@ CALLS = {
     "metrics-adapter": [
         *FOLLOWING,
         *keeping_a_certificate("metrics-adapter-tls"),
-        # run_adapter(): KubeClient.patch_api_service_ca()
-        Call("patch", "apiregistration.k8s.io", "apiservices", EVERYWHERE, "v1beta1.external.metrics.k8s.io"),
+        # run_adapter(): KubeClient.api_service_ca(), replace_api_service_ca()
+        *(
+            Call(verb, "apiregistration.k8s.io", "apiservices", EVERYWHERE, "v1beta1.external.metrics.k8s.io")
+            for verb in ("get", "patch")
+        ),
     ],
     "drain-hook": [
         *FOLLOWING,
@@ -60,7 +63,7 @@ CALLS = {
         # RoundLocks, beside the workload; the Reconciler's leadership, beside us
         *holding_a_lease(POOLS),
         *holding_a_lease(OURS),
-        # run_hook(): KubeClient.patch_webhook_ca(), which reads the configuration first;
+        # run_hook(): KubeClient.webhook_ca(), replace_webhook_ca();
         # FailurePolicy: KubeClient.webhook_terms()
         *(
             Call(

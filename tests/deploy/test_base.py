@@ -16,7 +16,7 @@ from drain_hook.webhook import webhook_app
 from metrics_adapter.external_metrics import GROUP, VERSION
 from shared.certificates import load_key_pair
 from shared.pools import parse_configuration
-from shared.self_managed import own_namespace, with_certificate
+from shared.self_managed import Registration, own_namespace, with_certificate
 from shared.serving import FINISH_S, Health, telemetry_app
 from shared.settings import Settings, parse_arguments
 from tests.deploy.manifests import (
@@ -209,13 +209,14 @@ async def test_the_certificate_is_made_for_the_name_that_is_called(name: str, se
     """By the API server, which checks it; and it is kept in the Secret that the roles name."""
     assert environment(name)["POD_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
     namespace = own_namespace({"POD_NAMESPACE": the("Deployment", name)["metadata"]["namespace"]})
-    cluster, published = FakeCluster(), []
-
-    async def publish(ca: bytes) -> None:
-        published.append(ca)
-
+    cluster = FakeCluster()
+    cluster.register_cas("ours", b"")
+    registration = Registration(
+        read=lambda: cluster.webhook_ca("ours"),
+        replace=lambda bundle, found: cluster.replace_webhook_ca("ours", bundle, found),
+    )
     async with with_certificate(
-        arguments(name), secrets=cluster, service=service, publish=publish, namespace=namespace
+        arguments(name), secrets=cluster, service=service, registration=registration, namespace=namespace
     ) as settings:
         certificate_file, key_file = settings.tls_cert_file, settings.tls_private_key_file
         assert certificate_file is not None
@@ -224,7 +225,7 @@ async def test_the_certificate_is_made_for_the_name_that_is_called(name: str, se
     called = the("Service", name)["metadata"]
     assert f"{called['name']}.{called['namespace']}.svc" in pair.names()
     ((where, secret),) = cluster.secrets
-    assert published == [cluster.secrets[where, secret].data["ca.crt"]]
+    assert cluster.ca_bundles["ours"].bundles == (cluster.secrets[where, secret].data["ca.crt"],)
     assert any(g.namespace == where and g.allows("get", "", "secrets", secret) for g in grants(name))
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shared.errors import Conflict, NotFound
-from shared.kube_documents import LeaseRecord, Secret, TokenUser, WebhookTerms
+from shared.kube_documents import CaBundles, LeaseRecord, Secret, TokenUser, WebhookTerms
 from shared.pods import (
     OWN_THEIR_PODS,
     Pod,
@@ -79,8 +79,8 @@ class FakeCluster:
     config_maps: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     secrets: dict[tuple[str, str], Secret] = field(default_factory=dict)
     leases: dict[tuple[str, str], LeaseRecord] = field(default_factory=dict)
-    ca_bundles: dict[str, bytes] = field(default_factory=dict)
-    """caBundle by "apiservice/NAME" and "webhook/NAME"."""
+    ca_bundles: dict[str, CaBundles] = field(default_factory=dict)
+    """By name of the ValidatingWebhookConfiguration."""
     webhooks: dict[str, tuple[WebhookTerms, ...]] = field(default_factory=dict)
     """By name of the ValidatingWebhookConfiguration."""
     tokens: dict[str, TokenUser] = field(default_factory=dict)
@@ -357,19 +357,28 @@ class FakeCluster:
             raise Conflict(f'secrets "{name}": the object has been modified', status=409)
         return self._put_secret(namespace, name, data)
 
-    async def patch_api_service_ca(self, name: str, ca_bundle: bytes) -> None:
-        await self._enter("patch_api_service_ca", name=name)
-        self.ca_bundles[f"apiservice/{name}"] = ca_bundle
-
     async def webhook_terms(self, name: str) -> tuple[WebhookTerms, ...]:
         await self._enter("webhook_terms", name=name)
         if name not in self.webhooks:
             raise NotFound(f'validatingwebhookconfigurations "{name}" not found', status=404)
         return self.webhooks[name]
 
-    async def patch_webhook_ca(self, name: str, ca_bundle: bytes) -> None:
-        await self._enter("patch_webhook_ca", name=name)
-        self.ca_bundles[f"webhook/{name}"] = ca_bundle
+    async def webhook_ca(self, name: str) -> CaBundles:
+        await self._enter("webhook_ca", name=name)
+        if name not in self.ca_bundles:
+            raise NotFound(f'validatingwebhookconfigurations "{name}" not found', status=404)
+        return self.ca_bundles[name]
+
+    async def replace_webhook_ca(self, name: str, ca_bundle: bytes, found: CaBundles) -> None:
+        await self._enter("replace_webhook_ca", name=name, ca_bundle=ca_bundle)
+        if self.ca_bundles[name].resource_version != found.resource_version:
+            raise Conflict("the server rejected our request", status=422)
+        self.register_cas(name, *(ca_bundle for _ in found.bundles))
+
+    def register_cas(self, name: str, *bundles: bytes) -> None:
+        """Somebody writes a ValidatingWebhookConfiguration with these."""
+        version = str(next(self._versions))
+        self.ca_bundles[name] = CaBundles(bundles=bundles, resource_version=version)
 
     # Behind the curtain.
 
@@ -483,7 +492,6 @@ _WRITES = frozenset(
         "replace_lease",
         "create_secret",
         "replace_secret",
-        "patch_api_service_ca",
-        "patch_webhook_ca",
+        "replace_webhook_ca",
     }
 )

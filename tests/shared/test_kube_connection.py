@@ -257,27 +257,37 @@ async def test_our_ca_is_registered_with_every_webhook(tmp_path: Path) -> None:
         path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
         await stage.create(path, webhook_configuration("first.example.com", "second.example.com"))
         for ca in (b"one CA", b"one CA", b"another CA"):
-            await stage.kube.patch_webhook_ca("hook", ca)
+            await stage.kube.replace_webhook_ca("hook", ca, await stage.kube.webhook_ca("hook"))
             document = await stage.send("GET", f"{path}/hook")
             bundles = {webhook["clientConfig"]["caBundle"] for webhook in document["webhooks"]}
             assert bundles == {encoded(ca)}
+            assert (await stage.kube.webhook_ca("hook")).bundles == (ca, ca)
 
 
-async def test_replicas_that_start_together_register_our_ca_at_once(tmp_path: Path) -> None:
-    """One sees the other's write; a warning, and a minute until the next try, would be for nothing."""
+async def test_a_ca_of_webhooks_that_somebody_wrote_since_is_not_overwritten(tmp_path: Path) -> None:
+    """It may be the CA of a newer certificate than ours."""
     async with sandbox_stage(tmp_path) as stage:
         path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
         await stage.create(path, webhook_configuration("first.example.com"))
-        await asyncio.gather(*(stage.kube.patch_webhook_ca("hook", b"our CA") for _ in range(3)))
-        document = await stage.send("GET", f"{path}/hook")
-        assert document["webhooks"][0]["clientConfig"]["caBundle"] == encoded(b"our CA")
+        found = await stage.kube.webhook_ca("hook")
+        assert found.bundles == (b"",)
+        await stage.kube.replace_webhook_ca("hook", b"newer CA", found)
+        with pytest.raises(Conflict):
+            await stage.kube.replace_webhook_ca("hook", b"older CA", found)
+        assert (await stage.kube.webhook_ca("hook")).bundles == (b"newer CA",)
 
 
 async def test_our_ca_is_registered_with_the_api_service(tmp_path: Path) -> None:
+    """And none that somebody wrote since is overwritten."""
+    name = "v1beta1.external.metrics.k8s.io"
     async with sandbox_stage(tmp_path) as stage:
         await add_api_service(stage)
-        await stage.kube.patch_api_service_ca("v1beta1.external.metrics.k8s.io", b"a CA")
-        path = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.external.metrics.k8s.io"
+        found = await stage.kube.api_service_ca(name)
+        await stage.kube.replace_api_service_ca(name, b"a CA", found)
+        assert (await stage.kube.api_service_ca(name)).bundles == (b"a CA",)
+        with pytest.raises(Conflict):
+            await stage.kube.replace_api_service_ca(name, b"older CA", found)
+        path = f"/apis/apiregistration.k8s.io/v1/apiservices/{name}"
         assert (await stage.send("GET", path))["spec"]["caBundle"] == encoded(b"a CA")
 
 

@@ -1,7 +1,7 @@
 """The certificate kept in a Secret: made once, shared, renewed in time, healed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shared.certificates import KeyPair, load_key_pair, make_ca
-from shared.errors import Conflict, Forbidden, KubernetesUnavailable
-from shared.self_managed import CertificateKeeper, own_namespace, with_certificate
+from shared.errors import Conflict, Forbidden, KubernetesError
+from shared.self_managed import CertificateKeeper, Registration, own_namespace, with_certificate
 from shared.settings import Settings
 from tests.fakes.kubernetes import FakeCluster
 
@@ -28,7 +28,7 @@ class Replica:
             secrets=cluster,
             namespace="system",
             service="hook",
-            publish=lambda ca: cluster.patch_webhook_ca("hook", ca),
+            registration=registration(cluster),
             directory=directory,
             now=lambda: self.now,
         )
@@ -38,9 +38,25 @@ class Replica:
         return load_key_pair(certificate_file=self.keeper.certificate_file, key_file=self.keeper.key_file)
 
 
+def registration(cluster: FakeCluster) -> Registration:
+    return Registration(
+        read=lambda: cluster.webhook_ca("hook"),
+        replace=lambda bundle, found: cluster.replace_webhook_ca("hook", bundle, found),
+    )
+
+
 @pytest.fixture
 def cluster() -> FakeCluster:
-    return FakeCluster()
+    """Two webhooks are registered, as they are written in a manifest: without a CA."""
+    cluster = FakeCluster()
+    cluster.register_cas("hook", b"", b"")
+    return cluster
+
+
+def registered(cluster: FakeCluster) -> bytes:
+    """What both webhooks have."""
+    (bundle,) = set(cluster.ca_bundles["hook"].bundles)
+    return bundle
 
 
 @pytest.fixture
@@ -57,7 +73,7 @@ async def test_the_first_start_makes_everything(cluster: FakeCluster, replica: R
     leaf = await replica.refresh()
     assert "hook.system.svc" in leaf.names()
     assert leaf.is_under(ca_of(cluster))
-    assert cluster.ca_bundles["webhook/hook"] == ca_of(cluster).certificate_pem
+    assert registered(cluster) == ca_of(cluster).certificate_pem
 
 
 async def test_later_starts_use_what_is_there(cluster: FakeCluster, replica: Replica) -> None:
@@ -73,30 +89,22 @@ async def test_all_replicas_serve_the_same(cluster: FakeCluster, replica: Replic
     assert one == two
 
 
-async def test_a_leaf_is_renewed_when_a_third_of_its_life_is_left(
+async def test_a_leaf_of_a_year_is_renewed_90_days_ahead(
     cluster: FakeCluster, replica: Replica, tmp_path: Path
 ) -> None:
+    """Callers need not learn of a new CA."""
     first = await replica.refresh()
     ca = ca_of(cluster)
-    replica.now = NOW + timedelta(days=59)
+    assert first.lasts_until() == NOW + timedelta(days=365)
+    replica.now = NOW + timedelta(days=275)
     assert await replica.refresh() == first
-    replica.now = NOW + timedelta(days=61)
+    replica.now = NOW + timedelta(days=276)
     second = await replica.refresh()
-    assert second.lasts_until() > first.lasts_until()
-    assert ca_of(cluster) == ca, "callers need not learn of a new CA"
+    assert second.lasts_until() == replica.now + timedelta(days=365)
+    assert ca_of(cluster) == ca
     other = Replica(cluster, tmp_path / "two")
     other.now = replica.now
     assert await other.refresh() == second
-
-
-async def test_an_old_ca_is_replaced_before_it_ends(cluster: FakeCluster, replica: Replica) -> None:
-    await replica.refresh()
-    old = ca_of(cluster)
-    replica.now = old.lasts_until() - timedelta(days=20)
-    leaf = await replica.refresh()
-    assert ca_of(cluster) != old
-    assert leaf.is_under(ca_of(cluster))
-    assert cluster.ca_bundles["webhook/hook"] == ca_of(cluster).certificate_pem
 
 
 @pytest.mark.parametrize(
@@ -109,29 +117,67 @@ async def test_an_old_ca_is_replaced_before_it_ends(cluster: FakeCluster, replic
     ],
 )
 async def test_a_secret_that_cannot_be_used_is_made_anew(
-    cluster: FakeCluster, replica: Replica, damage: Callable[[dict[str, bytes]], dict[str, bytes]]
+    cluster: FakeCluster,
+    replica: Replica,
+    tmp_path: Path,
+    damage: Callable[[dict[str, bytes]], dict[str, bytes]],
 ) -> None:
-    await replica.refresh()
+    """Who starts has nothing else to serve; who serves goes on with what callers trust."""
+    first = await replica.refresh()
     stored = cluster.secrets[SECRET]
     cluster.secrets[SECRET] = replace(stored, data=damage(dict(stored.data)))
-    leaf = await replica.refresh()
-    assert leaf.is_under(ca_of(cluster))
+    assert await replica.refresh() == first
+    other = Replica(cluster, tmp_path / "two")
+    assert (await other.refresh()).is_under(ca_of(cluster))
 
 
 async def test_a_ca_bundle_that_was_lost_is_put_back(cluster: FakeCluster, replica: Replica) -> None:
     """Somebody applied the manifest again, in which there is none."""
     await replica.refresh()
-    cluster.ca_bundles.clear()
+    cluster.register_cas("hook", b"", b"")
     await replica.refresh()
-    assert cluster.ca_bundles["webhook/hook"] == ca_of(cluster).certificate_pem
+    assert registered(cluster) == ca_of(cluster).certificate_pem
+
+
+async def test_a_webhook_that_is_added_gets_our_ca(cluster: FakeCluster, replica: Replica) -> None:
+    await replica.refresh()
+    cluster.register_cas("hook", registered(cluster), b"")
+    await replica.refresh()
+    assert registered(cluster) == ca_of(cluster).certificate_pem
 
 
 async def test_who_registers_us_may_come_later(
     cluster: FakeCluster, replica: Replica, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cluster.broken["patch_webhook_ca"] = KubernetesUnavailable("not yet")
+    cluster.ca_bundles.clear()
     await replica.refresh()
+    assert "cannot be read which CA is registered" in caplog.text
+    cluster.register_cas("hook", b"")
+    await replica.refresh()
+    assert registered(cluster) == ca_of(cluster).certificate_pem
+
+
+@pytest.mark.parametrize("error", [Forbidden("may not", status=403), Conflict("others write", status=409)])
+async def test_it_serves_although_its_ca_cannot_be_registered(
+    cluster: FakeCluster, replica: Replica, caplog: pytest.LogCaptureFixture, error: KubernetesError
+) -> None:
+    cluster.broken["replace_webhook_ca"] = error
+    assert (await replica.refresh()).is_under(ca_of(cluster))
     assert "could not be registered" in caplog.text
+
+
+async def test_whoever_is_overtaken_looks_again(
+    cluster: FakeCluster, replica: Replica, tmp_path: Path
+) -> None:
+    """Two replicas start together, and register the one CA that there is."""
+    other = Replica(cluster, tmp_path / "two")
+    gate = cluster.gates["replace_webhook_ca"] = asyncio.Event()
+    both = asyncio.gather(replica.refresh(), other.refresh())
+    while len(cluster.calls_of("replace_webhook_ca")) < 2:  # noqa: ASYNC110 - a fake has no event for it
+        await asyncio.sleep(0)
+    gate.set()
+    await both
+    assert registered(cluster) == ca_of(cluster).certificate_pem
 
 
 async def test_a_lost_race_is_run_again(cluster: FakeCluster, replica: Replica) -> None:
@@ -144,14 +190,19 @@ async def test_without_permission_the_start_fails(cluster: FakeCluster, tmp_path
     cluster.broken["secret"] = Forbidden("may not", status=403)
     with pytest.raises(Forbidden):
         async with with_certificate(
-            settings(tls_self_managed=True), secrets=cluster, service="hook", publish=nowhere
+            settings(tls_self_managed=True),
+            secrets=cluster,
+            service="hook",
+            registration=registration(cluster),
         ):
             pass
 
 
 async def test_files_that_were_given_are_left_as_they_are(cluster: FakeCluster) -> None:
     given = settings(tls_cert_file=Path("c"), tls_private_key_file=Path("k"))
-    async with with_certificate(given, secrets=cluster, service="hook", publish=nowhere) as result:
+    async with with_certificate(
+        given, secrets=cluster, service="hook", registration=registration(cluster)
+    ) as result:
         assert result is given
     assert cluster.calls == []
 
@@ -159,7 +210,7 @@ async def test_files_that_were_given_are_left_as_they_are(cluster: FakeCluster) 
 async def test_self_managed_settings_name_files_while_the_service_runs(cluster: FakeCluster) -> None:
     wanted = settings(tls_self_managed=True)
     async with with_certificate(
-        wanted, secrets=cluster, service="hook", publish=nowhere, namespace="system"
+        wanted, secrets=cluster, service="hook", registration=registration(cluster), namespace="system"
     ) as result:
         assert result.tls_cert_file is not None
         assert result.tls_cert_file.exists()
@@ -185,7 +236,3 @@ def settings(
         tls_cert_file=tls_cert_file,
         tls_private_key_file=tls_private_key_file,
     )
-
-
-def nowhere(_ca: bytes) -> Awaitable[None]:
-    return asyncio.sleep(0)
