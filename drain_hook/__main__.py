@@ -18,7 +18,12 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse_arguments(
-        argv, prog="python -m drain_hook", description=DESCRIPTION, port=8443, telemetry_port=9091
+        argv,
+        prog="python -m drain_hook",
+        description=DESCRIPTION,
+        port=8443,
+        telemetry_port=9091,
+        checks_clients=True,
     )
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     return run(run_hook(settings))

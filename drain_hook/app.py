@@ -15,6 +15,7 @@ from uuid import uuid4
 from prometheus_client import CollectorRegistry
 
 from drain_hook.announcements import Announcer
+from drain_hook.callers import only_for
 from drain_hook.cordon import Pace, Workers
 from drain_hook.deletion_costs import DeletionCosts
 from drain_hook.drainer import Drainer
@@ -28,6 +29,7 @@ from drain_hook.warm_fleet import WarmFleet
 from drain_hook.webhook import webhook_app
 from drain_hook.worker_software import WorkerSoftware
 from shared import faults
+from shared.allowed_clients import AllowedClients
 from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
 from shared.kube_client import KubeClient
@@ -68,6 +70,7 @@ async def run_hook(
     faults.arm()
     registry = CollectorRegistry()
     file = ConfigurationFile(settings.config, registry=registry)
+    clients = _clients(settings)
     async with KubeClient.connect(settings.kubeconfig) as kube, WorkloadCache(kube) as cache:
         registration = Registration(
             read=partial(kube.webhook_ca, WEBHOOK_CONFIGURATION),
@@ -79,14 +82,25 @@ async def run_hook(
             brokers = Brokers(file.broker_url, connect=connect)
             hook = Hook(file, kube.within(KUBERNETES_S), cache, brokers=brokers, registry=registry)
             async with hook.running():
+                app = webhook_app(hook.drainer)
+                if clients:
+                    app.middlewares.append(only_for(clients))
                 await serve(
-                    webhook_app(hook.drainer),
+                    app,
                     settings=settings,
                     name=NAME,
                     registry=registry,
                     health=hook.health,
+                    client_ca=clients.ca_bundle if clients else None,
                     stop=stop,
                 )
+
+
+def _clients(settings: Settings) -> AllowedClients | None:
+    """None lets in everybody; raises CertificateError."""
+    if settings.client_ca_file is None:
+        return None
+    return AllowedClients(settings.client_ca_file, names=settings.client_allowed_names)
 
 
 class Hook:

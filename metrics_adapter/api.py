@@ -9,9 +9,8 @@ from importlib.metadata import version
 from typing import Any, Protocol
 
 from aiohttp import web
-from cryptography import x509
 
-from metrics_adapter.authentication import Authenticator, Presented
+from metrics_adapter.authentication import Authenticator
 from metrics_adapter.authorization import Authorizer
 from metrics_adapter.catalogue import METRICS, labels_of, metric_named
 from metrics_adapter.documents import (
@@ -41,10 +40,11 @@ from metrics_adapter.statuses import (
 )
 from metrics_adapter.users import User
 from shared.errors import KubernetesError, SelectorSyntaxError
+from shared.serving import HEALTH_PATHS
+from shared.tls import presented_by
 
 log = logging.getLogger(__name__)
 
-HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 EVERY_NAMESPACE = "*"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -128,7 +128,7 @@ async def authenticated(request: web.Request, handler: Handler) -> web.StreamRes
     """Find out who asks. What is no metric is for everybody with a name: it says nothing secret."""
     if request.path in HEALTH_PATHS:
         return await handler(request)
-    user = await request.app[AUTHENTICATOR].authenticate(request.headers, presented_by(request))
+    user = await request.app[AUTHENTICATOR].authenticate(request.headers, presented_by(request.transport))
     if user.is_anonymous:
         raise forbidden_path(user, request.path)
     request[USER] = user
@@ -140,19 +140,6 @@ async def negotiated(request: web.Request, handler: Handler) -> web.StreamRespon
     if request.path not in HEALTH_PATHS and not accepts_json(",".join(request.headers.getall("Accept", []))):
         raise not_acceptable()
     return await handler(request)
-
-
-def presented_by(request: web.Request) -> Presented | None:
-    """The client certificate of the connection; its intermediates only where Python shows them (3.13)."""
-    tls = request.transport and request.transport.get_extra_info("ssl_object")
-    leaf = tls.getpeercert(binary_form=True) if tls else None
-    if not tls or not leaf:
-        return None
-    chain = tls.get_unverified_chain()[1:] if hasattr(tls, "get_unverified_chain") else ()
-    return Presented(
-        leaf=x509.load_der_x509_certificate(leaf),
-        chain=tuple(map(x509.load_der_x509_certificate, chain)),
-    )
 
 
 async def read_metric(request: web.Request) -> web.StreamResponse:

@@ -15,25 +15,21 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from cryptography import x509
-
 from metrics_adapter.client_trust import (
     CONFIG_MAP,
-    Certificates,
     ClientTrust,
     Headers,
     client_trust_from,
     user_of_certificate,
     user_of_headers,
-    verify_client,
 )
 from metrics_adapter.review_cache import ReviewCache
 from metrics_adapter.statuses import unauthorized
 from metrics_adapter.users import ANONYMOUS, User, with_authenticated_group
+from shared.client_certificates import Certificates, Presented, verify_client
 from shared.errors import CertificateError, Forbidden, KubernetesError
 from shared.kube_documents import TokenUser
 
@@ -49,14 +45,6 @@ class ConfigMaps(Protocol):
 
 class TokenReviews(Protocol):
     async def token_review(self, token: str, *, audiences: Collection[str] = ()) -> TokenUser | None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Presented:
-    """The client certificate of a connection, as yet unverified, and the intermediates that came with it."""
-
-    leaf: x509.Certificate
-    chain: Certificates = ()
 
 
 class TrustSource:

@@ -12,20 +12,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 from urllib.parse import unquote
 
 from cryptography import x509
-from cryptography.x509 import verification
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from metrics_adapter.users import User
+from shared.certificates import certificates_in
+from shared.client_certificates import Certificates, common_name, subject_values
 from shared.errors import CertificateError
 
 CONFIG_MAP = {"namespace": "kube-system", "name": "extension-apiserver-authentication"}
-
-Certificates = tuple[x509.Certificate, ...]
 
 
 class Headers(Protocol):
@@ -73,11 +71,9 @@ def client_trust_from(data: Mapping[str, str]) -> ClientTrust:
 
 
 def _certificates(key: str, pem: str) -> Certificates:
-    if not pem.strip():
-        return ()
     try:
-        return tuple(x509.load_pem_x509_certificates(pem.encode()))
-    except ValueError as error:
+        return certificates_in(pem.encode())
+    except CertificateError as error:
         raise CertificateError(f"{key} of {CONFIG_MAP['name']} holds no PEM certificates.") from error
 
 
@@ -91,49 +87,10 @@ def _names(data: Mapping[str, str], key: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def verify_client(leaf: x509.Certificate, *, chain: Certificates, cas: Certificates, now: datetime) -> bool:
-    """Whether `cas` vouch for this client certificate at `now`; `chain` are intermediates it came with."""
-    if not cas or not _is_for_clients(leaf):
-        return False
-    builder = verification.PolicyBuilder().store(verification.Store(list(cas))).time(now)
-    try:
-        builder.extension_policies(
-            ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY
-        ).build_client_verifier().verify(leaf, list(chain))
-    except verification.VerificationError:
-        return False
-    return True
-
-
-# The defaults are the public web's: they want a subject alternative name, which Kubernetes' clients have not.
-_LEAF_POLICY = verification.ExtensionPolicy.permit_all()
-_CA_POLICY = verification.ExtensionPolicy.permit_all().require_present(
-    x509.BasicConstraints, verification.Criticality.AGNOSTIC, None
-)
-
-
-def _is_for_clients(leaf: x509.Certificate) -> bool:
-    """As Go reads it: without the extension a certificate is good for everything."""
-    try:
-        usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return True
-    return bool({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usages))
-
-
-def common_name(certificate: x509.Certificate) -> str:
-    """CN of the subject; empty without one."""
-    return next(iter(_subject(certificate, NameOID.COMMON_NAME)), "")
-
-
 def user_of_certificate(certificate: x509.Certificate) -> User | None:
     """CN is the user, each O a group; None without a CN."""
     name = common_name(certificate)
-    return User(name=name, groups=_subject(certificate, NameOID.ORGANIZATION_NAME)) if name else None
-
-
-def _subject(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> tuple[str, ...]:
-    return tuple(str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(oid))
+    return User(name=name, groups=subject_values(certificate, NameOID.ORGANIZATION_NAME)) if name else None
 
 
 def user_of_headers(headers: Headers, trust: ClientTrust) -> User | None:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 15.0
 ATTEMPTS = 5
+LONGEST_NAME = 64
+"""Of a subject in a certificate. Callers look at the alternative names, which may be longer."""
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -195,7 +197,8 @@ class CertificateKeeper:
 
     def _renewed(self, found: Kept | None, bundles: Sequence[bytes]) -> Kept:
         """What is to be kept from now on."""
-        now, name = self._now(), f"{self._host} CA"
+        now, host = self._now(), self._host[:LONGEST_NAME]
+        name = f"{self._host[: LONGEST_NAME - 3]} CA"
         registered = cas_named(ca_name(name), bundles)
         todo = plan(found, names=self._names, registered=registered, seen_since=self._seen_since, now=now)
         if found and not todo.makes_ca:
@@ -207,7 +210,7 @@ class CertificateKeeper:
             leaf = found.leaf
         else:
             log.info("A new serving certificate for %s is made.", self._host)
-            leaf = make_leaf(ca, common_name=self._host, names=sorted(self._names), now=now)
+            leaf = make_leaf(ca, common_name=host, names=sorted(self._names), now=now)
         return Kept(ca=ca, leaf=leaf, old_cas=todo.old_cas)
 
 

@@ -25,6 +25,7 @@ KEEPALIVE_S = 120.0
 """Longer than the 90 s after which Go's clients close idle connections: they close first, not we."""
 FINISH_S = 35.0
 """How long requests may take to finish once we stop; kube-apiserver gives up at 34 s."""
+HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 LONGEST_LINE = 1 << 20
 MOST_HEADERS = 4096
 """Go allows a megabyte of headers; the front proxy sends one for each group of a user."""

@@ -39,16 +39,33 @@ class Settings:
     tls_private_key_file: Path | None = None
     tls_self_managed: bool = False
     """Make a CA and a certificate, keep them in a Secret, and register the CA with the API server."""
+    client_ca_file: Path | None = None
+    """CAs of the client certificates that are let in; None lets in everybody."""
+    client_allowed_names: frozenset[str] = frozenset()
+    """One of these a client certificate must have; empty allows each of the CAs'."""
     log_format: LogFormat = "text"
     log_level: str = "info"
 
 
 def parse_arguments(
-    argv: Sequence[str] | None, *, prog: str, description: str, port: int, telemetry_port: int
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+    description: str,
+    port: int,
+    telemetry_port: int,
+    checks_clients: bool = False,
 ) -> Settings:
-    """The settings of a command line; a wrong one prints what would be right and exits with 2."""
+    """The settings of a command line; a wrong one prints what would be right and exits with 2.
+
+    With `checks_clients` it may say whose client certificates are let in.
+    """
     parser = _parser(prog=prog, description=description, port=port, telemetry_port=telemetry_port)
+    if checks_clients:
+        _add_clients(parser)
     arguments = parser.parse_args(argv)
+    if checks_clients and arguments.client_allowed_names and not arguments.client_ca_file:
+        parser.error("--client-allowed-names needs --client-ca-file: names of any CA say nothing.")
     files = (arguments.tls_cert_file, arguments.tls_private_key_file)
     if any(files) != all(files):
         parser.error("--tls-cert-file and --tls-private-key-file belong together: name both.")
@@ -84,6 +101,26 @@ def _parser(*, prog: str, description: str, port: int, telemetry_port: int) -> a
     add("--log-format", choices=("text", "json"), default="text", help="(%(default)s)")
     add("--log-level", choices=LOG_LEVELS, default="info", help="(%(default)s)")
     return parser
+
+
+def _add_clients(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--client-ca-file",
+        type=Path,
+        metavar="FILE",
+        help="answer only to client certificates of these CAs, as the API server's; may change while it runs",
+    )
+    parser.add_argument(
+        "--client-allowed-names",
+        type=_names,
+        default=frozenset(),
+        metavar="NAME,…",
+        help="and only to those with one of these common or alternative names (any)",
+    )
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(filter(None, (name.strip() for name in text.split(","))))
 
 
 def _port(text: str) -> int:

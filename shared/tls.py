@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography import x509
+
+from shared.client_certificates import Presented
 from shared.errors import CertificateError
 
 log = logging.getLogger(__name__)
@@ -49,7 +53,7 @@ class ReloadingTls:
 
     def _look(self) -> tuple[object, ...]:
         """What tells one state of affairs from another, without reading the files."""
-        files = (_fingerprint(self._certificate_file), _fingerprint(self._key_file))
+        files = (fingerprint(self._certificate_file), fingerprint(self._key_file))
         return (*files, self._client_ca() if self._client_ca else "")
 
     def _build(self) -> ssl.SSLContext:
@@ -69,9 +73,23 @@ class ReloadingTls:
         return context
 
 
-def _fingerprint(path: Path) -> tuple[int, ...]:
+def fingerprint(path: Path) -> tuple[int, ...]:
+    """What tells a file from what it was before; raises CertificateError when there is none."""
     try:
         status = os.stat(path)
     except OSError as error:
         raise CertificateError(f"{path} cannot be read: {error.strerror}") from error
     return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def presented_by(transport: asyncio.BaseTransport | None) -> Presented | None:
+    """The client certificate of a connection; its intermediates only where Python shows them (3.13)."""
+    tls = transport and transport.get_extra_info("ssl_object")
+    leaf = tls.getpeercert(binary_form=True) if tls else None
+    if not tls or not leaf:
+        return None
+    chain = tls.get_unverified_chain()[1:] if hasattr(tls, "get_unverified_chain") else ()
+    return Presented(
+        leaf=x509.load_der_x509_certificate(leaf),
+        chain=tuple(map(x509.load_der_x509_certificate, chain)),
+    )

@@ -17,6 +17,7 @@ import yaml
 from deploy.sandbox.processes import free_port
 from drain_hook.__main__ import main
 from drain_hook.app import run_hook
+from shared.certificates import make_ca
 from shared.marks import MARK_ANNOTATION
 from shared.settings import Settings
 from tests.drain_hook.stages import eventually, running
@@ -51,6 +52,7 @@ class Lab:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = field(default_factory=free_port)
     telemetry_port: int = field(default_factory=free_port)
+    client_ca_file: Path | None = None
 
     @asynccontextmanager
     async def hook(self) -> AsyncIterator[None]:
@@ -64,6 +66,7 @@ class Lab:
             port=self.port,
             telemetry_port=self.telemetry_port,
             tls_self_managed=True,
+            client_ca_file=self.client_ca_file,
         )
         hook = asyncio.create_task(run_hook(settings, connect=lambda url, **_: self.celery, stop=self.stop))
         try:
@@ -160,6 +163,17 @@ async def test_a_refusal_reaches_whoever_asked(lab: Lab) -> None:
         answer = await lab.scale(0)
     assert answer["code"] == 403
     assert "worker-0 runs reports.build" in answer["message"]
+
+
+async def test_an_api_server_without_the_certificate_that_is_wanted_is_not_answered(lab: Lab) -> None:
+    """It was given none in its admission configuration; a scale-down is refused then."""
+    lab.client_ca_file = lab.directory / "clients.crt"
+    lab.client_ca_file.write_bytes(make_ca("clients").certificate_pem)
+    async with lab.hook():
+        answer = await lab.scale(1)
+        assert await lab.marked() == set()
+    assert answer["code"] == 500
+    assert "failed calling webhook" in answer["message"]
 
 
 async def test_a_dry_run_changes_nothing(lab: Lab) -> None:

@@ -9,9 +9,9 @@ from typing import Self
 
 from cryptography.x509.oid import NameOID
 
-from metrics_adapter.authentication import Presented
 from metrics_adapter.client_trust import ClientTrust, client_trust_from
 from shared.certificates import KeyPair, make_ca, make_leaf
+from shared.client_certificates import Presented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

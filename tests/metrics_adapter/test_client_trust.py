@@ -13,59 +13,15 @@ from multidict import CIMultiDict
 
 from metrics_adapter.client_trust import (
     client_trust_from,
-    common_name,
     user_of_certificate,
     user_of_headers,
-    verify_client,
 )
 from metrics_adapter.users import User
-from shared.certificates import KeyPair, make_leaf
+from shared.client_certificates import common_name
 from shared.errors import CertificateError
-from tests.metrics_adapter.certificates import Authority, expired, for_servers, namesake
+from tests.metrics_adapter.certificates import Authority
 
 NOW = datetime.now(UTC)
-
-
-def is_verified(leaf: KeyPair, ca: KeyPair, now: datetime = NOW) -> bool:
-    return verify_client(leaf.certificate, chain=(), cas=(ca.certificate,), now=now)
-
-
-def test_a_client_certificate_of_the_ca_is_believed(authority: Authority) -> None:
-    """It needs no subject alternative name: Kubernetes' clients have none."""
-    assert is_verified(authority.front_proxy(), authority.proxy_ca)
-    assert is_verified(authority.client(), authority.client_ca)
-
-
-def test_a_certificate_of_the_other_ca_is_not(authority: Authority) -> None:
-    """Else any client of the cluster could act as the front proxy and be anyone."""
-    assert not is_verified(authority.client("front-proxy-client"), authority.proxy_ca)
-    assert not is_verified(authority.front_proxy(), authority.client_ca)
-
-
-def test_the_name_of_the_ca_is_not_enough(authority: Authority) -> None:
-    impostor = namesake(authority.proxy_ca)
-    leaf = make_leaf(impostor, common_name="front-proxy-client", is_client=True)
-    assert not is_verified(leaf, authority.proxy_ca)
-
-
-def test_an_expired_certificate_is_not_believed(authority: Authority) -> None:
-    assert not is_verified(expired(authority.proxy_ca, "front-proxy-client"), authority.proxy_ca)
-
-
-def test_a_certificate_for_servers_is_not_believed(authority: Authority) -> None:
-    assert not is_verified(for_servers(authority.proxy_ca, "front-proxy-client"), authority.proxy_ca)
-
-
-def test_without_a_ca_nobody_is_believed(authority: Authority) -> None:
-    assert not verify_client(authority.front_proxy().certificate, chain=(), cas=(), now=NOW)
-
-
-def test_both_cas_of_a_rotation_are_believed(authority: Authority) -> None:
-    new = namesake(authority.proxy_ca)
-    leaf = make_leaf(new, common_name="front-proxy-client", is_client=True)
-    cas = (authority.proxy_ca.certificate, new.certificate)
-    assert verify_client(leaf.certificate, chain=(), cas=cas, now=NOW)
-    assert verify_client(authority.front_proxy().certificate, chain=(), cas=cas, now=NOW)
 
 
 def test_the_config_map_of_a_real_api_server_is_understood(recording: Callable[[str], Any]) -> None:

@@ -186,6 +186,22 @@ async def test_a_lost_race_is_run_again(cluster: FakeCluster, replica: Replica) 
     assert len(cluster.calls_of("create_secret")) == 2
 
 
+async def test_the_longest_namespace_fits(cluster: FakeCluster, tmp_path: Path) -> None:
+    """A subject has at most 64 characters; whoever calls looks at the other names."""
+    namespace = "n" * 63
+    async with with_certificate(
+        settings(tls_self_managed=True),
+        secrets=cluster,
+        service="hook",
+        registration=registration(cluster),
+        namespace=namespace,
+    ) as result:
+        assert result.tls_cert_file is not None
+        assert result.tls_private_key_file is not None
+        leaf = load_key_pair(certificate_file=result.tls_cert_file, key_file=result.tls_private_key_file)
+    assert f"hook.{namespace}.svc" in leaf.names()
+
+
 async def test_without_permission_the_start_fails(cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.broken["secret"] = Forbidden("may not", status=403)
     with pytest.raises(Forbidden):

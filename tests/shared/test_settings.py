@@ -41,6 +41,25 @@ def mistakes_of(path: Path, text: str, *, environment: Mapping[str, str] = {}) -
     return list(map(str, caught.value.mistakes))
 
 
+def test_only_who_asks_for_it_checks_clients(capsys: pytest.CaptureFixture[str]) -> None:
+    """The adapter has its trust from the API server itself."""
+    wanted = ["--config", "f", *FILES, "--client-ca-file", "ca", "--client-allowed-names", "apiserver, other"]
+    told = {"prog": "hook", "description": "", "port": 1, "telemetry_port": 2}
+    settings = parse_arguments(wanted, **told, checks_clients=True)
+    assert settings.client_ca_file == Path("ca")
+    assert settings.client_allowed_names == {"apiserver", "other"}
+    with pytest.raises(SystemExit):
+        parse_arguments(wanted, **told)
+    assert "--client-ca-file" in capsys.readouterr().err
+
+
+def test_names_without_a_ca_are_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ["--config", "f", *FILES, "--client-allowed-names", "apiserver"]
+    with pytest.raises(SystemExit):
+        parse_arguments(wanted, prog="", description="", port=1, telemetry_port=2, checks_clients=True)
+    assert "needs --client-ca-file" in capsys.readouterr().err
+
+
 def test_a_short_command_line_is_filled_with_defaults() -> None:
     settings = parsed("--config", "f", *FILES)
     assert settings == Settings(

@@ -1,0 +1,74 @@
+"""Client certificates: whether CAs vouch for one, and whom it names. Pure.
+
+TLS cannot tell which of several CAs was used, nor does it look again at connections that are kept open; so
+what a client presented is checked here again, by those who ask who it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+Certificates = tuple[x509.Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """The client certificate of a connection, as yet unverified, and the intermediates that came with it."""
+
+    leaf: x509.Certificate
+    chain: Certificates = ()
+
+
+def verify_client(leaf: x509.Certificate, *, chain: Certificates, cas: Certificates, now: datetime) -> bool:
+    """Whether `cas` vouch for this client certificate at `now`; `chain` are intermediates it came with."""
+    if not cas or not _is_for_clients(leaf):
+        return False
+    builder = verification.PolicyBuilder().store(verification.Store(list(cas))).time(now)
+    try:
+        builder.extension_policies(
+            ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY
+        ).build_client_verifier().verify(leaf, list(chain))
+    except verification.VerificationError:
+        return False
+    return True
+
+
+# The defaults are the public web's: they want a subject alternative name, which Kubernetes' clients have not.
+_LEAF_POLICY = verification.ExtensionPolicy.permit_all()
+_CA_POLICY = verification.ExtensionPolicy.permit_all().require_present(
+    x509.BasicConstraints, verification.Criticality.AGNOSTIC, None
+)
+
+
+def _is_for_clients(leaf: x509.Certificate) -> bool:
+    """As Go reads it: without the extension a certificate is good for everything."""
+    try:
+        usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return bool({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usages))
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """CN of the subject; empty without one."""
+    return next(iter(subject_values(certificate, NameOID.COMMON_NAME)), "")
+
+
+def names_of(certificate: x509.Certificate) -> frozenset[str]:
+    """Its common name and its subject alternative names: DNS names, addresses and URIs."""
+    names = {common_name(certificate)}
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return frozenset(filter(None, names))
+    return frozenset(filter(None, names | {str(general.value) for general in found}))
+
+
+def subject_values(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> tuple[str, ...]:
+    """What its subject says under `oid`, in its order."""
+    return tuple(str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(oid))

@@ -1,0 +1,56 @@
+"""Which client certificates are believed, and whom they name."""
+
+from datetime import UTC, datetime
+
+from shared.certificates import KeyPair, make_ca, make_leaf
+from shared.client_certificates import common_name, names_of, verify_client
+from tests.metrics_adapter.certificates import expired, for_servers, namesake
+
+NOW = datetime.now(UTC)
+CA = make_ca("lab-ca")
+LEAF = make_leaf(CA, common_name="front-proxy-client", is_client=True)
+
+
+def is_verified(leaf: KeyPair, ca: KeyPair = CA) -> bool:
+    return verify_client(leaf.certificate, chain=(), cas=(ca.certificate,), now=NOW)
+
+
+def test_a_client_certificate_of_the_ca_is_believed() -> None:
+    """It needs no subject alternative name: Kubernetes' clients have none."""
+    assert is_verified(LEAF)
+
+
+def test_a_certificate_of_another_ca_is_not() -> None:
+    """Else any client of the cluster could act as the front proxy and be anyone."""
+    assert not is_verified(make_leaf(make_ca("other"), common_name="front-proxy-client", is_client=True))
+
+
+def test_the_name_of_the_ca_is_not_enough() -> None:
+    impostor = namesake(CA)
+    assert not is_verified(make_leaf(impostor, common_name="front-proxy-client", is_client=True))
+
+
+def test_an_expired_certificate_is_not_believed() -> None:
+    assert not is_verified(expired(CA, "front-proxy-client"))
+
+
+def test_a_certificate_for_servers_is_not_believed() -> None:
+    assert not is_verified(for_servers(CA, "front-proxy-client"))
+
+
+def test_without_a_ca_nobody_is_believed() -> None:
+    assert not verify_client(LEAF.certificate, chain=(), cas=(), now=NOW)
+
+
+def test_both_cas_of_a_rotation_are_believed() -> None:
+    new = namesake(CA)
+    leaf = make_leaf(new, common_name="front-proxy-client", is_client=True)
+    cas = (CA.certificate, new.certificate)
+    assert verify_client(leaf.certificate, chain=(), cas=cas, now=NOW)
+    assert verify_client(LEAF.certificate, chain=(), cas=cas, now=NOW)
+
+
+def test_its_names_are_its_common_name_and_the_alternative_ones() -> None:
+    leaf = make_leaf(CA, common_name="apiserver", names=["api.example.com"], addresses=["10.0.0.1"])
+    assert names_of(leaf.certificate) == {"apiserver", "api.example.com", "10.0.0.1"}
+    assert names_of(LEAF.certificate) == {common_name(LEAF.certificate)} == {"front-proxy-client"}
