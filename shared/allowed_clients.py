@@ -32,6 +32,7 @@ class AllowedClients:
         self._file = file
         self._names = names
         self._now = now
+        self._problem = ""
         self._seen = fingerprint(file)
         self._cas = self._read()
 
@@ -45,9 +46,7 @@ class AllowedClients:
             return "A client certificate is wanted here; only the API server is given an answer."
         chain, cas = presented.chain, self._current()
         if not verify_client(presented.leaf, chain=chain, cas=cas, now=self._now()):
-            return (
-                "The client certificate is not good for what it was presented for, or its CA is another one."
-            )
+            return "The client certificate is out of date, not meant for clients, or of another CA."
         if self._names and not self._names & names_of(presented.leaf):
             return "The client certificate has none of the names that are let in."
         return None
@@ -59,8 +58,11 @@ class AllowedClients:
                 self._seen = seen
                 self._cas = self._read()
                 log.info("The CAs of our clients changed and are in use.")
+            self._problem = ""
         except CertificateError as error:
-            log.error("The CAs of our clients stay as they were: %s", error)
+            if self._problem != str(error):
+                log.error("The CAs of our clients stay as they were: %s", error)
+            self._problem = str(error)
         return self._cas
 
     def _read(self) -> Certificates:

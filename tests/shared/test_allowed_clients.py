@@ -28,7 +28,7 @@ def test_each_certificate_of_the_ca_is_let_in_where_no_names_are_given(file: Pat
     clients = AllowedClients(file)
     assert clients.objection(presented()) is None
     assert clients.objection(presented(name="alice")) is None
-    assert "its CA is another" in (clients.objection(presented(OTHER_CA)) or "")
+    assert "another CA" in (clients.objection(presented(OTHER_CA)) or "")
     assert "is wanted" in (clients.objection(None) or "")
 
 
@@ -61,8 +61,8 @@ def test_a_file_that_cannot_be_used_changes_nothing(
         file.unlink()
     else:
         file.write_bytes(content)
-    assert clients.objection(presented()) is None
-    assert "stay as they were" in caplog.text
+    assert [clients.objection(presented()) for _ in range(3)] == [None, None, None]
+    assert caplog.text.count("stay as they were") == 1
     with pytest.raises(CertificateError, match=r"ca\.crt"):
         AllowedClients(file)
 
