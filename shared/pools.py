@@ -124,6 +124,27 @@ class Algorithm(_Model):
         return value
 
 
+class Airflow(_Model):
+    """That the workers are Airflow's, and where its metadata database is."""
+
+    database: Text | None = Field(default=None, repr=False)
+    """An SQLAlchemy URL."""
+    database_from: SecretSource | None = None
+    kubernetes_queue: Text = "kubernetes"
+    """CeleryKubernetesExecutor's queue for pods of their own: its tasks are not ours."""
+    executor: Text = "CeleryExecutor"
+    """Name of the executor whose tasks these workers run, short, as an alias, or as a full path."""
+    is_default_executor: bool = True
+    """Whether tasks that name no executor are its own."""
+
+    @field_validator("database_from")
+    @classmethod
+    def _exactly_one(cls, database_from: SecretSource | None, info: ValidationInfo) -> SecretSource | None:
+        if "database" in info.data and (info.data["database"] is None) == (database_from is None):
+            raise ValueError("name exactly one of database and databaseFrom")
+        return database_from
+
+
 class LabelRule(_Model):
     """Protects or weighs tasks by Celery task name."""
 
@@ -165,6 +186,8 @@ class Pool(_Model):
     slots_per_worker: Annotated[Integer, Field(ge=1, le=10_000)]
     broker: Broker
     worker_name: Text = "celery@{pod}"
+    airflow: Airflow | None = None
+    """Leave out for plain Celery."""
     algorithm: Algorithm = Algorithm()
     labels: tuple[LabelRule, ...] = ()
     cost: CostRule = CostRule()
