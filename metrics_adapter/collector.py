@@ -144,7 +144,7 @@ class Collector:
         )
         return take_reading(
             pool=pool,
-            broker=broker.name,
+            source=broker.name,
             pods=state.pods,
             fleet=fleet,
             queue_lengths=queue_lengths,

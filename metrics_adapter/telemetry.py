@@ -84,8 +84,8 @@ class _Pools(Collector):
             age.add_metric(labels, state.age_s)
             silent.add_metric(labels, len(state.load.reading.silent))
             for name, metric in METRICS.items():
-                (sample,) = metric.samples((state.load,))
-                value.add_metric((*labels, name), sample.milli / 1000)
+                for sample in metric.samples((state.load,)):
+                    value.add_metric((*labels, name), sample.milli / 1000)
         yield from (age, silent, value)
 
 
