@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import secrets
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -10,6 +12,8 @@ from typing import Generic, Protocol, TypeVar
 from shared.airflow_tasks import Metadata
 from shared.errors import DatabaseUnavailable
 from shared.pools import Pool
+
+_SALT = secrets.token_bytes(16)
 
 
 class MetadataDatabase(Protocol):
@@ -30,6 +34,10 @@ class Databases(Generic[Opened]):
         self._database_url = database_url
         self._connect = connect
         self._databases: dict[str, tuple[Opened, _Readings]] = {}
+
+    def name_of(self, pool: Pool) -> str:
+        """Equal for pools in one database, also after a change of the configuration; nothing of its URL."""
+        return hashlib.blake2b(self._database_url(pool).encode(), key=_SALT, digest_size=8).hexdigest()
 
     def of(self, pool: Pool) -> Opened:
         """The database of an Airflow pool; raises DatabaseUnavailable for a pool that has none (any more)."""
