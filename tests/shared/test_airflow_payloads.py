@@ -19,8 +19,10 @@ AIRFLOW_2 = "airflow.providers.celery.executors.celery_executor_utils.execute_co
 AIRFLOW_3 = "execute_workload"
 NAMES = st.sampled_from([AIRFLOW_2, AIRFLOW_3])
 TI = {"dag_id": "d", "task_id": "group.t", "run_id": "manual__2026-01-01T00:00:00+00:00", "map_index": 3}
+NO_WORKLOADS: list[Any] = [None, [], {}, "[]", [None], ["{"], ["[]"], ["[" * 100_000], [b"{}"]]
 KEY = TaskKey(**TI)  # type: ignore[arg-type]
 RUN = ["airflow", "tasks", "run", TI["dag_id"], TI["task_id"], TI["run_id"], "--local"]
+NO_COMMANDS: list[Any] = [None, [], {}, "[]", [None], [[]], [RUN[:5]], [["airflow", *RUN]]]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -94,10 +96,7 @@ def test_what_else_airflow_runs_has_no_label(kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "args"),
     [
-        *(
-            (AIRFLOW_3, args)
-            for args in (None, [], {}, "[]", [None], ["{"], ["[]"], ["[" * 100_000], [b"{}"])
-        ),
+        *((AIRFLOW_3, args) for args in NO_WORKLOADS),
         *((AIRFLOW_3, workload(TI | {part: 5})) for part in ("dag_id", "task_id", "run_id")),
         *((AIRFLOW_3, workload(TI | {"map_index": value})) for value in ("3", 3.0, True, None)),
         (AIRFLOW_3, workload({})),
