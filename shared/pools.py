@@ -38,7 +38,7 @@ from shared.configuration_values import (
 from shared.errors import ConfigurationError, Mistake
 from shared.pods import WorkloadKey
 from shared.strict_yaml import load_yaml
-from shared.workers import NO_LABEL, Label, Task
+from shared.workers import Label, Task
 
 _MOST_NAMES = 10_000
 """Task names whose label is remembered."""
@@ -264,7 +264,8 @@ class Pool(_Model):
 
     def _label_of(self, task: Task) -> Label:
         name = (None, task.name) if task.key is None else (task.key.dag_id, task.key.task_id)
-        return self._rules_for(*name).over(task.label or NO_LABEL)
+        rules = self._rules_for(*name)
+        return rules if task.label is None else rules.over(task.label)
 
     @cached_property
     def _rules_for(self) -> Callable[[str | None, str], Label]:

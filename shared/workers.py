@@ -48,9 +48,15 @@ class Task:
     key: TaskKey | None = None
     """Which task instance it runs; None for tasks that are not Airflow's."""
     label: Label | None = None
-    """What Airflow's metadata database says; None where it was not asked, or could not be."""
+    """What Airflow's metadata database says; None where it was not asked, or could not be.
+
+    Of what Airflow has no labels for, as its callbacks, the worker's answer tells that much already.
+    """
     started_at: float | None = None
-    """Seconds since the epoch by the worker's wall clock; None while it is reserved or held for its eta."""
+    """Seconds since the epoch; None while it is reserved or held for its eta.
+
+    By the worker's wall clock, or for Airflow's tasks by ours and the age that its database tells.
+    """
 
     def running_seconds(self, now: float) -> float:
         """Seconds it has run at `now`; 0 when it has not started or the worker's clock is ahead of ours."""
