@@ -43,7 +43,7 @@ def with_metadata(
     held = _Held(task for worker in workers.values() for task in worker.tasks)
     believed = defaultdict[str, list[Task]](list)
     for row in metadata.instances:
-        if row.state != "running" or not row.host:
+        if row.state != "running":
             continue
         node = celery_node(row.host, worker_name=pool.worker_name)
         if node not in workers:
