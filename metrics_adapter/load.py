@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from shared.airflow_fleet import waiting_of
 from shared.airflow_tasks import TaskInstance
 from shared.errors import CeleryHpaError
 from shared.pods import Pod, celery_node
@@ -162,7 +163,7 @@ def take_reading(
     last: Reading | None,
     measured_at: float,
 ) -> Reading:
-    """The reading of a refresh; `last` is the one before. Raises WorkersSilent.
+    """The reading of a refresh; `last` is the one before.
 
     `queued` is what waits in an Airflow pool's queues, `queue_lengths` what waits in those of any other.
     """
@@ -172,8 +173,6 @@ def take_reading(
         for pod in pods
         if pod.is_active or pod.is_terminating
     )
-    if pool.airflow is None:
-        _check_that_some_answer(members)
     return Reading(
         pool=pool,
         source=source,
@@ -214,9 +213,10 @@ def _should_have_answered(pod: Pod, now: float) -> bool:
     return pod.is_ready and pod.ready_since is not None and now - pod.ready_since > STARTING_S
 
 
-def _check_that_some_answer(members: Collection[Member]) -> None:
-    unknown = [m.node for m in members if m.is_unknown and m.is_ready and not m.is_solo]
-    if unknown and not any(m.answer for m in members):
+def check_that_some_answer(reading: Reading) -> None:
+    """Raise WorkersSilent where all are that should answer: then nothing is known of any of them."""
+    unknown = [m.node for m in reading.members if m.is_unknown and m.is_ready and not m.is_solo]
+    if unknown and not any(m.answer for m in reading.members):
         raise WorkersSilent(
             f"None of its workers answers over the broker, among them {unknown[0]}: look whether they are "
             "connected to it and whether worker_enable_remote_control is on."
@@ -265,6 +265,5 @@ def _waiting_instances(queue: str, latest: Reading, sharers: Collection[Reading]
     queued = [instance for instance in latest.queued if instance.queue == queue]
     if not queued:
         return ()
-    held = [task for reading in sharers for member in reading.members for task in member.tasks]
-    ids, keys = {task.id for task in held}, {task.key for task in held}
-    return [each for each in queued if each.celery_id not in ids and each.key not in keys]
+    tasks = (task for reading in sharers for member in reading.members for task in member.tasks)
+    return waiting_of(queued, tasks)

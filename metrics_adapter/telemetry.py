@@ -30,7 +30,7 @@ class Telemetry:
         )
         self._refresh_failures = Counter(
             "metrics_adapter_refresh_failures_total",
-            "Refreshes that failed, by what failed: kubernetes, broker, silent, timeout or bug.",
+            "What failed in refreshes: kubernetes, broker, database, silent, timeout or bug.",
             (*_POOL, "reason"),
             registry=registry,
         )

@@ -133,6 +133,11 @@ class ConfigurationFile:
         """The brokers' URLs of the current configuration, with passwords, by Pool.key."""
         return self._loaded.broker_urls
 
+    @property
+    def database_urls(self) -> Mapping[tuple[str, str], str]:
+        """The metadata databases' URLs of the Airflow pools, with passwords, by Pool.key."""
+        return self._loaded.database_urls
+
     def broker_url(self, pool: Pool) -> str:
         """The broker's URL of a pool of the current configuration, with its password.
 

@@ -83,6 +83,10 @@ class FakeMetadata:
         for key in keys:
             self._rows.pop(key, None)
 
+    def clear(self) -> None:
+        """No task instance is queued or running."""
+        self._rows.clear()
+
     def label(self, dag_id: str, label: Label = NO_LABEL, /, **tasks: Label) -> None:
         """Labels of a DAG, and of its tasks by task_id."""
         self.labels[dag_id] = DagLabels(dag=label, tasks=tasks)
@@ -122,6 +126,9 @@ class FakeDatabases:
     """The one database of all Airflow pools; never answers from an older reading."""
 
     database: FakeMetadata = field(default_factory=FakeMetadata)
+
+    def name_of(self, pool: Pool) -> str:
+        return "metadata"
 
     def of(self, pool: Pool) -> FakeMetadata:
         assert pool.airflow is not None, "only Airflow pools have a database"
