@@ -36,6 +36,11 @@ _AGE = {
     "sqlite": "(julianday('now') - julianday({since})) * 86400",
 }
 """Seconds by the database's clock; sessions on MySQL are in UTC."""
+_SINCE = (
+    "(CASE WHEN state = 'running' AND (queued_dttm IS NULL OR start_date >= queued_dttm) "
+    "THEN start_date ELSE queued_dttm END)"
+)
+"""A task that was deferred or rescheduled keeps its first start, though it held no slot in between."""
 _TEXT = {"postgresql": "TEXT", "mysql": "CHAR", "sqlite": "TEXT"}
 _OPTIONAL = ("executor", "external_executor_id", "dag_version_id")
 """Columns of task_instance that not every version has."""
@@ -111,8 +116,7 @@ def slots(schema: Schema) -> Query:
     columns = (
         *("dag_id", "task_id", "run_id", "map_index", "state", "queue", "hostname"),
         *optional,
-        f"CASE state WHEN 'running' THEN {age.format(since='start_date')} "
-        f"ELSE {age.format(since='queued_dttm')} END AS age_s",
+        f"{age.format(since=_SINCE)} AS age_s",
     )
     return Query(
         table="task_instance",

@@ -38,7 +38,10 @@ class TaskInstance:
     celery_id: str | None = None
     """`external_executor_id`; None until the executor has told it."""
     age_s: float | None = None
-    """Seconds since `queued_dttm` or `start_date` by the database's own clock, never negative."""
+    """Seconds since it was queued, or began to hold its slot, by the database's own clock; never negative.
+
+    It began at `start_date`, or was queued later: a deferred or rescheduled task keeps its first start.
+    """
     label: Label = NO_LABEL
     """Of the version of the DAG that it runs, tags included."""
 
