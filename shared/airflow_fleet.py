@@ -30,12 +30,19 @@ _CELERY_EXECUTORS = frozenset({"CeleryExecutor", "CeleryKubernetesExecutor"})
 
 
 def with_metadata(
-    fleet: Fleet, metadata: Metadata, *, pool: Pool, nodes: Collection[str], asked_at: float
+    fleet: Fleet,
+    metadata: Metadata,
+    *,
+    pool: Pool,
+    nodes: Collection[str],
+    asked_at: float,
+    asked_later: Collection[str] = (),
 ) -> Fleet:
     """The fleet with keys, labels and ages of Airflow's tasks, and with what only the database knows.
 
     `nodes` are those of all pods that there are, terminating ones too: rows of others are no concern of this
-    fleet. `asked_at` is when its oldest answer was asked for, in seconds since the epoch. A task whose label
+    fleet. `asked_at` is when its oldest answer was asked for, in seconds since the epoch; workers in
+    `asked_later` were asked after the database had answered, so their word is the last. A task whose label
     still cannot be told keeps None, as that of a DAG that was not asked for.
     """
     rows = _Rows(metadata)
@@ -49,7 +56,7 @@ def with_metadata(
         if node not in workers:
             if node in nodes or node in fleet.silent:
                 believed[node].append(_task_of(row, metadata))
-        elif not held.has(row) and _is_younger(row, metadata, than=asked_at):
+        elif node not in asked_later and not held.has(row) and _is_younger(row, metadata, than=asked_at):
             worker = workers[node]
             workers[node] = replace(worker, active=(*worker.active, _task_of(row, metadata)))
     return replace(fleet, workers=workers, believed={node: tuple(tasks) for node, tasks in believed.items()})

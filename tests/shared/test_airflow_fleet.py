@@ -219,6 +219,19 @@ def test_a_task_that_started_after_its_worker_was_asked_is_believed() -> None:
     assert found.believed == {}
 
 
+def test_a_worker_that_was_asked_after_the_database_has_the_last_word() -> None:
+    """The task has ended in between, however young it was."""
+    found = with_metadata(
+        fleet(worker("celery@a"), worker("celery@b")),
+        metadata(row(host="a", age_s=1), row("u", host="b", age_s=1)),
+        pool=POOL,
+        nodes=NODES,
+        asked_at=NOW,
+        asked_later={"celery@a"},
+    )
+    assert [len(found.workers[node].active) for node in ("celery@a", "celery@b")] == [0, 1]
+
+
 def test_a_young_row_whose_task_a_worker_has_is_that_task() -> None:
     """Also when the row names another pod: its message was delivered again."""
     for node in ("celery@a", "celery@b"):
