@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from drain_hook.plans import DrainPlan, Victim
+from shared.airflow_payloads import is_airflows
 from shared.marks import Mark
 from shared.pods import Pod
 from shared.workers import Task
@@ -32,9 +33,18 @@ def enumerate_some(items: Sequence[str], *, separator: str = ", ", limit: int = 
 
 def describe_task(task: Task, *, now: float) -> str:
     """`reports.build (3f2a91bc), for 3 min 20 s`."""
-    name = " ".join(task.name.split())[:_NAME_LENGTH]
     state = "not started" if task.started_at is None else f"for {duration(task.running_seconds(now))}"
-    return f"{name} ({task.id[:8]}), {state}"
+    return f"{name_task(task)}, {state}"
+
+
+def name_task(task: Task) -> str:
+    """`reports.build (3f2a91bc)`; one of Airflow by what it is there, as `sales.load[3] (run manual__1)`."""
+    if task.key is None:
+        name = "a task of Airflow that cannot be told" if is_airflows(task.name) else _short(task.name)
+        return f"{name} ({task.id[:8]})"
+    index = "" if task.key.map_index < 0 else f"[{task.key.map_index}]"
+    name = f"{_short(task.key.dag_id)}.{_short(task.key.task_id)}{index}"
+    return f"{name} (run {_short(task.key.run_id)})"
 
 
 def describe_tasks(tasks: Iterable[Task], *, now: float) -> str:
@@ -46,15 +56,21 @@ def describe_tasks(tasks: Iterable[Task], *, now: float) -> str:
 def describe_victim(victim: Victim, *, now: float) -> str:
     """What is known of the work on a pod that would go."""
     name = victim.pod.name
-    if victim.is_silent and not victim.pod.is_ready:
-        return f"{name} is not ready and did not answer, so its work is unknown"
     if victim.is_silent:
-        return f"{name} did not answer, so its work is unknown"
+        silence = "did not answer" if victim.pod.is_ready else "is not ready and did not answer"
+        return f"{name} {silence}, {_believed_work(victim.believed, now=now)}"
     if victim.worker is None:
         return f"{name} has not started yet"
     if victim.worker.is_idle:
         return f"{name} is idle"
     return f"{name} runs {describe_tasks(victim.worker.tasks, now=now)}"
+
+
+def _believed_work(tasks: Sequence[Task], *, now: float) -> str:
+    """What is known of the work of a silent worker."""
+    if not tasks:
+        return "so its work is unknown"
+    return f"but by Airflow's database runs {describe_tasks(tasks, now=now)}"
 
 
 def describe_victims(victims: Sequence[Victim], *, now: float) -> str:
@@ -97,3 +113,7 @@ def audit(plan: DrainPlan) -> dict[str, str]:
 def name_victims(victims: Sequence[Victim]) -> str:
     """Their pods, in one line."""
     return enumerate_some([victim.pod.name for victim in victims], limit=20)
+
+
+def _short(name: str) -> str:
+    return " ".join(name.split())[:_NAME_LENGTH]

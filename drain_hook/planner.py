@@ -13,6 +13,7 @@ from drain_hook.mark_life import is_of_round, is_unscaled_since
 from drain_hook.obstacles import (
     CANNOT_PREDICT,
     deletions_in_the_way,
+    labels_in_the_way,
     protected_in_the_way,
     rollout_in_the_way,
 )
@@ -32,9 +33,13 @@ def plan_drain(
     pods: Collection[Pod],
     fleet: Fleet,
     pool: Pool,
+    labels_problem: str = "",
     now: float,
 ) -> DrainPlan:
-    """Who leaves. A worker that is in neither part of `fleet` counts as silent, and so does one in both."""
+    """Who leaves. A worker that is in neither part of `fleet` counts as silent, and so does one in both.
+
+    `labels_problem` says why the labels of Airflow's tasks could not be read, where they could not.
+    """
     pods = with_availability(workload, pods, now=now)
     state = WorkloadState(workload=workload, replica_sets=tuple(replica_sets), pods=pods)
     candidates = {
@@ -47,8 +52,10 @@ def plan_drain(
         silent=tuple(sorted(c.node for c in everyone if c.is_silent)),
         protected=tuple(sorted(c.node for c in everyone if c.is_protected)),
     )
-    if refusal := rollout_in_the_way(state, pool=pool, now=now) or protected_in_the_way(
-        candidates, state, scale_down, pool=pool, now=now
+    if refusal := (
+        rollout_in_the_way(state, pool=pool, now=now)
+        or labels_in_the_way(everyone, state, problem=labels_problem)
+        or protected_in_the_way(candidates, state, scale_down, pool=pool, now=now)
     ):
         return replace(plan, refusal=refusal)
     counts = removals(workload, state.replica_sets, state.pods, to_replicas=scale_down.to_replicas)
@@ -113,6 +120,7 @@ def _victims(
             node=candidate.node,
             worker=candidate.worker,
             is_silent=candidate.is_silent,
+            believed=candidate.believed,
             is_forced=is_forced,
             is_going=candidate.is_going,
             cost=cost,

@@ -15,6 +15,7 @@ from drain_hook.admission import Review, ScaleDown, Verdict
 from drain_hook.announcements import Announcer
 from drain_hook.cordon import Pace, Workers
 from drain_hook.drainer import MOST_ROUNDS, Drainer
+from drain_hook.metadata_watch import Database, MetadataWatch
 from drain_hook.reconciler import Reconciler
 from drain_hook.round_locks import RoundLocks
 from drain_hook.rounds import Surroundings
@@ -28,6 +29,7 @@ from shared.workers import Task
 from tests.drain_hook import builders
 from tests.fakes.celery import FakeCelery, fake_worker
 from tests.fakes.kubernetes import Event, FakeCluster
+from tests.fakes.metadata import FakeMetadata
 
 NAMESPACE, QUEUES = "apps", frozenset({"default"})
 AT_ONCE = Pace(
@@ -73,6 +75,10 @@ class Stage:
     """The webhook's failurePolicy is Ignore."""
     control: Workers | None = None
     """Real workers in place of `celery`."""
+    database: FakeMetadata = field(default_factory=FakeMetadata)
+    """Airflow's, where `pool` has one."""
+    slow_database: Database | None = None
+    """Another door to it."""
     holder: str = "hook-1"
     """Of Leases."""
 
@@ -85,12 +91,15 @@ class Stage:
             workers=lambda _: self.workers,
             clock=self.clock.monotonic,
         )
+        telemetry = Telemetry(self.registry)
+        self.metadata = MetadataWatch(lambda _: self.door_to_database, telemetry=telemetry)
         self.around = Surroundings(
             cluster=self.cluster,
             cache=self.cluster.cache,
             warm=self.warm,
             workers=lambda _: self.workers,
-            telemetry=Telemetry(self.registry),
+            metadata=self.metadata,
+            telemetry=telemetry,
             pace=self.pace,
             clock=self.clock.wall,
         )
@@ -119,6 +128,10 @@ class Stage:
     @property
     def workers(self) -> Workers:
         return self.control or self.celery
+
+    @property
+    def door_to_database(self) -> Database:
+        return self.slow_database or self.database
 
     def lease(self, holder: str) -> Lease:
         """The reconciler's, as seen by one replica."""
@@ -233,6 +246,7 @@ def stage(
     annotations: Mapping[str, str] | None = None,
     queues: Sequence[str] = ("default",),
     kind: str = "Deployment",
+    settings: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Stage:
     """A settled workload of idle workers, but for those that are `busy`, by pod: worker-0, worker-1, …"""
@@ -251,6 +265,7 @@ def stage(
             workload={"kind": kind, "name": "worker"},
             drain={"holdSeconds": 0, **(drain or {})},
             queues=list(queues),
+            **(settings or {}),
         ),
         **fields,
     )
