@@ -36,16 +36,16 @@ def postgresql(*settings: str) -> Iterator[PostgresServer]:
     Everybody on this machine may connect as anybody, without a password.
     """
     binaries = _binaries()
-    with _own_directory() as directory:
+    with server_directory() as directory:
         data, port = directory / "data", free_port()
         initialize = [str(binaries / "initdb"), "--pgdata", str(data), "--username", SUPERUSER]
         subprocess.run(
-            _unprivileged([*initialize, "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync"]),
+            unprivileged([*initialize, "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync"]),
             cwd=directory,
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        server = PostgresServer(_unprivileged(_start(binaries, data, port, settings)), port=port)
+        server = PostgresServer(unprivileged(_start(binaries, data, port, settings)), port=port)
         with server.running():
             yield server
 
@@ -143,7 +143,7 @@ def _signal(processes: Sequence[int], number: int) -> None:
 
 
 @contextmanager
-def _own_directory() -> Iterator[Path]:
+def server_directory() -> Iterator[Path]:
     """One that the server's user may enter and write to: pytest's are closed to others."""
     with tempfile.TemporaryDirectory(prefix="celery-hpa-postgres-", ignore_cleanup_errors=True) as name:
         if os.geteuid() == 0:
@@ -152,7 +152,7 @@ def _own_directory() -> Iterator[Path]:
         yield Path(name)
 
 
-def _unprivileged(command: Sequence[str]) -> list[str]:
+def unprivileged(command: Sequence[str]) -> list[str]:
     """The command, in the place of which another user runs it when we are root."""
     if os.geteuid() != 0:
         return list(command)
