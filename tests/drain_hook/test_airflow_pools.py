@@ -305,6 +305,7 @@ async def test_plain_celery_has_no_database() -> None:
         (celery_task(task_key("group.load", map_index=3)), "reports.group.load[3] (run manual__1)"),
         (celery_task(task_key("a\n b")), "reports.a b (run manual__1)"),
         (Task(id="3f2a91bc-77", name=AIRFLOW_2_TASK), "a task of Airflow that cannot be told (3f2a91bc)"),
+        (Task(id="3f2a91bc-77", name=AIRFLOW_3_TASK, label=NO_LABEL), "a callback of Airflow (3f2a91bc)"),
     ],
 )
 def test_tasks_have_the_names_that_people_know(task: Task, name: str) -> None:
