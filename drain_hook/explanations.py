@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from drain_hook.plans import DrainPlan, Victim
-from shared.airflow_payloads import is_airflows
+from drain_hook.task_names import name_task
 from shared.marks import Mark
 from shared.pods import Pod
 from shared.workers import Task
 
 _NAMED = 5
 """Workers and tasks named in one sentence; Events and HPA conditions are no place for a hundred."""
-_NAME_LENGTH = 80
 
 
 def duration(seconds: float) -> str:
@@ -35,21 +34,6 @@ def describe_task(task: Task, *, now: float) -> str:
     """`reports.build (3f2a91bc), for 3 min 20 s`."""
     state = "not started" if task.started_at is None else f"for {duration(task.running_seconds(now))}"
     return f"{name_task(task)}, {state}"
-
-
-def name_task(task: Task) -> str:
-    """`reports.build (3f2a91bc)`; one of Airflow by what it is there, as `sales.load[3] (run manual__1)`."""
-    if task.key is None:
-        return f"{_name_without_key(task)} ({task.id[:8]})"
-    index = "" if task.key.map_index < 0 else f"[{task.key.map_index}]"
-    name = f"{_short(task.key.dag_id)}.{_short(task.key.task_id)}{index}"
-    return f"{name} (run {_short(task.key.run_id)})"
-
-
-def _name_without_key(task: Task) -> str:
-    if not is_airflows(task.name):
-        return _short(task.name)
-    return "a task of Airflow that cannot be told" if task.label is None else "a callback of Airflow"
 
 
 def describe_tasks(tasks: Iterable[Task], *, now: float) -> str:
@@ -118,7 +102,3 @@ def audit(plan: DrainPlan) -> dict[str, str]:
 def name_victims(victims: Sequence[Victim]) -> str:
     """Their pods, in one line."""
     return enumerate_some([victim.pod.name for victim in victims], limit=20)
-
-
-def _short(name: str) -> str:
-    return " ".join(name.split())[:_NAME_LENGTH]

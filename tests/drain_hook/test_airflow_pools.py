@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from drain_hook.explanations import describe_task, name_task
+from drain_hook.explanations import describe_task
+from drain_hook.task_names import name_task
 from shared.workers import NO_LABEL, Label, Task, TaskKey
 from tests.drain_hook import builders
 from tests.drain_hook.builders import AIRFLOW, NOW
