@@ -167,6 +167,17 @@ def sqlite_tables(file: Path, major: int) -> AirflowTables:
     return AirflowTables(f"sqlite:///{file}")
 
 
+def mariadb_tables(url: str) -> AirflowTables:
+    """A server's only database, with the tables of Airflow 3 in place of those it has."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        for table in TABLES:
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
+        for statement in MYSQL_3:
+            connection.exec_driver_sql(statement)
+    return AirflowTables(url)
+
+
 def recording(name: str) -> Any:
     return json.loads((RECORDINGS / name).read_text())
 

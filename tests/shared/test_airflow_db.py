@@ -9,16 +9,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import sqlalchemy as sa
 
 from shared.airflow_db import AirflowDatabase
 from shared.airflow_tasks import DagLabels, TaskInstance
 from shared.workers import NO_LABEL, Label, TaskKey
 from tests.postgres import airflow_schema
 from tests.shared.airflow_tables import (
-    MYSQL_3,
     AirflowTables,
     compressed,
+    mariadb_tables,
     recording,
     sqlite_tables,
 )
@@ -61,19 +60,9 @@ def new_tables(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
             return AirflowTables(
                 postgres.create_database(f"airflow_{uuid4().hex}", airflow_schema(int(major)))
             )
-        return _mariadb(request.getfixturevalue("mariadb_server").url)
+        return mariadb_tables(request.getfixturevalue("mariadb_server").url)
 
     return make
-
-
-def _mariadb(url: str) -> AirflowTables:
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        for table in ("task_instance", "dag_tag", "serialized_dag"):
-            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
-        for statement in MYSQL_3:
-            connection.exec_driver_sql(statement)
-    return AirflowTables(url)
 
 
 @pytest.fixture(params=EVERYWHERE)

@@ -17,9 +17,10 @@ from shared.airflow_db import AirflowDatabase
 from shared.airflow_tasks import Metadata
 from shared.errors import DatabaseUnavailable
 from shared.workers import Label, TaskKey
+from tests.brokers import Server
 from tests.pgbouncer import pgbouncer
 from tests.postgres import PostgresServer, airflow_schema, postgresql
-from tests.shared.airflow_tables import AirflowTables, sqlite_tables
+from tests.shared.airflow_tables import AirflowTables, mariadb_tables, sqlite_tables
 
 KEY = TaskKey(dag_id="reports", task_id="build", run_id="manual__1")
 READABLE = "task_instance, dag_tag, serialized_dag"
@@ -131,6 +132,39 @@ async def test_tables_that_appear_are_found(postgres_server: PostgresServer, ope
     assert keys(await door.read(timeout_s=10)) == []
 
 
+@pytest.fixture(scope="module")
+def on_mariadb(mariadb_server: Server) -> AirflowTables:
+    tables = mariadb_tables(mariadb_server.url)
+    tables.task(KEY, "running")
+    return tables
+
+
+def mariadb_role(tables: AirflowTables, name: str, *, reads: str) -> str:
+    tables.execute(f"CREATE USER {name} IDENTIFIED BY 'hunter2'")
+    for table in reads.split(", "):
+        tables.execute(f"GRANT SELECT ON airflow.{table} TO {name}")
+    return tables.url.replace("root", f"{name}:hunter2")
+
+
+async def test_a_role_on_mariadb_that_may_read_three_tables_is_enough(
+    on_mariadb: AirflowTables, opened: Open
+) -> None:
+    door = opened(mariadb_role(on_mariadb, "enough", reads=READABLE))
+    assert keys(await door.read(["other"], timeout_s=10)) == [KEY]
+
+
+async def test_a_missing_permission_on_mariadb_is_named_with_its_grant(
+    on_mariadb: AirflowTables, opened: Open
+) -> None:
+    """There, a table that one may not read cannot be told from one that is not there."""
+    door = opened(mariadb_role(on_mariadb, "lacks", reads="task_instance, dag_tag"))
+    sentence = await refusal(door)
+    assert "sees no table serialized_dag" in sentence
+    assert f"GRANT SELECT ON {READABLE}" in sentence
+    on_mariadb.execute("GRANT SELECT ON airflow.serialized_dag TO lacks")
+    assert keys(await door.read(timeout_s=10)) == [KEY]
+
+
 # What goes away and comes back.
 
 
@@ -162,6 +196,20 @@ async def test_a_frozen_server_ends_the_reading_and_no_thread_stays(opened: Open
         assert {sentence.partition(" did ")[2] for sentence in sentences} == {"not answer within 0.3 s."}
         server.thaw()
         assert keys(await until_read(door)) == [KEY]
+
+
+async def test_a_frozen_mariadb_ends_the_reading(
+    on_mariadb: AirflowTables, mariadb_server: Server, opened: Open
+) -> None:
+    door = opened(on_mariadb.url)
+    await door.read(timeout_s=10)
+    mariadb_server.freeze()
+    try:
+        for _ in range(4):
+            assert "did not answer within 0.2 s" in await refusal(door, timeout_s=0.2)
+    finally:
+        mariadb_server.thaw()
+    assert keys(await until_read(door)) == [KEY]
 
 
 async def test_a_server_that_takes_connections_and_says_nothing_is_told_in_time(opened: Open) -> None:
@@ -199,6 +247,16 @@ async def test_a_locked_table_ends_the_reading_here_and_at_the_server(
         await refusal(door, timeout_s=0.5)
         await until_nothing_is_active(postgres_server)
     assert keys(await door.read(timeout_s=10)) == [KEY]
+
+
+async def test_a_locked_table_on_mariadb_ends_the_reading(on_mariadb: AirflowTables, opened: Open) -> None:
+    """Its connections cannot be cut; the server ends the statement, and the thread is free."""
+    door = opened(on_mariadb.url)
+    with on_mariadb.engine.connect() as connection:
+        connection.exec_driver_sql("LOCK TABLES task_instance WRITE")
+        for _ in range(3):
+            await refusal(door, timeout_s=0.5)
+    assert keys(await until_read(door)) == [KEY]
 
 
 async def test_whoever_gives_up_frees_the_thread(airflow: AirflowTables, opened: Open) -> None:
