@@ -55,7 +55,8 @@ class Metadata:
     instances: tuple[TaskInstance, ...] = ()
     """Every task instance that is running or queued, of all executors and queues."""
     labels: Mapping[str, DagLabels] = field(default_factory=dict)
-    """By dag_id, of the latest version; for tasks that Celery still has and that have no row any more.
+    """By dag_id, for tasks that Celery still has and that have no row any more.
 
+    Of the newest version that a row above runs, where there is one, else of the newest there is.
     Holds every DAG that was asked for or has a row above, those without labels, too.
     """
