@@ -152,6 +152,7 @@ class Connections:
         self._connect_timeout_s = connect_timeout_s
         self._lock = threading.Lock()
         self._made: sa.Engine | None = None
+        self._is_closed = False
         self._thread = threading.local()
         """Its `deadline` is that of the work which the thread does."""
 
@@ -176,8 +177,9 @@ class Connections:
         except SQLAlchemyError as error:
             raise DatabaseUnavailable(self._sentence(error)) from None
 
-    def dispose(self) -> None:
-        """Close the connections that are not in use."""
+    def close(self) -> None:
+        """Close the connections, those in use when their work is done."""
+        self._is_closed = True
         if self._made is not None:
             self._made.dispose()
 
@@ -191,6 +193,9 @@ class Connections:
                 except DBAPIError:
                     seen.pop(_SCHEMA, None)
                     raise
+                finally:
+                    if self._is_closed:
+                        connection.invalidate()
         finally:
             deadline.release()
 

@@ -71,7 +71,7 @@ class AirflowDatabase:
         for deadline in self._under_way:
             deadline.end()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._connections.dispose()
+        self._connections.close()
 
     # In a thread.
 

@@ -23,6 +23,7 @@ from tests.postgres import PostgresServer, airflow_schema, postgresql
 from tests.shared.airflow_tables import AirflowTables, mariadb_tables, sqlite_tables
 
 KEY = TaskKey(dag_id="reports", task_id="build", run_id="manual__1")
+OURS = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'celery-hpa'"
 READABLE = "task_instance, dag_tag, serialized_dag"
 Open = Callable[[str], AirflowDatabase]
 
@@ -224,9 +225,9 @@ async def test_mariadb_that_says_nothing_is_told_in_time(opened: Open) -> None:
         assert "did not answer within 0.3 s" in await refusal(door, timeout_s=0.3)
 
 
-async def until_nothing_is_active(server: PostgresServer) -> None:
-    ours = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'celery-hpa' AND state = 'active'"
-    while server.execute(ours):  # noqa: ASYNC110 - the server has no event for us
+async def until_nothing_is_there(server: PostgresServer, *, but: str = "") -> None:
+    """No connection of ours, `but` those in a state."""
+    while server.execute(f"{OURS} AND state <> '{but}'"):  # noqa: ASYNC110 - the server has no event for us
         await asyncio.sleep(0.05)
 
 
@@ -245,7 +246,7 @@ async def test_a_locked_table_ends_the_reading_here_and_at_the_server(
     door = opened(airflow.url)
     with locked(airflow.url):
         await refusal(door, timeout_s=0.5)
-        await until_nothing_is_active(postgres_server)
+        await until_nothing_is_there(postgres_server, but="idle")
     assert keys(await door.read(timeout_s=10)) == [KEY]
 
 
@@ -284,6 +285,20 @@ async def test_a_closed_door_refuses(airflow: AirflowTables, opened: Open) -> No
     await door.read(timeout_s=10)
     await door.close()
     assert "in use no more" in await refusal(door)
+
+
+async def test_a_door_that_is_closed_amid_a_reading_leaves_no_connection(
+    postgres_server: PostgresServer, airflow: AirflowTables, opened: Open
+) -> None:
+    """As when a pool is taken out of the configuration."""
+    door = opened(airflow.url)
+    with locked(airflow.url):
+        reading = asyncio.create_task(refusal(door, timeout_s=60))
+        while not postgres_server.execute(OURS):  # noqa: ASYNC110 - the server has no event for us
+            await asyncio.sleep(0.02)
+        await door.close()
+        assert "failed: " in await reading
+    await until_nothing_is_there(postgres_server)
 
 
 # An upgrade of Airflow under way.
