@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from shared import airflow_queries as queries
-from shared.airflow_connections import Connections, Deadline, Row, Transaction
+from shared.airflow_connections import Connections, Row, Transaction
+from shared.airflow_deadlines import Deadline
 from shared.airflow_label_cache import LabelCache, Labels
 from shared.airflow_labels import TAG_PREFIX, labels_of_tags, merged, mistakes_in_tags
 from shared.airflow_tasks import DagLabels, Metadata, TaskInstance
