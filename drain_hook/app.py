@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Protocol
@@ -21,6 +21,7 @@ from drain_hook.deletion_costs import DeletionCosts
 from drain_hook.drainer import Drainer
 from drain_hook.events import Events
 from drain_hook.failure_policy import FailurePolicy
+from drain_hook.metadata_watch import MetadataWatch
 from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
 from drain_hook.round_locks import RoundLocks
 from drain_hook.rounds import Surroundings
@@ -29,9 +30,11 @@ from drain_hook.warm_fleet import WarmFleet
 from drain_hook.webhook import webhook_app
 from drain_hook.worker_software import WorkerSoftware
 from shared import faults
+from shared.airflow_db import AirflowDatabase
 from shared.allowed_clients import AllowedClients
 from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
+from shared.databases import Databases, MetadataDatabase
 from shared.kube_client import KubeClient
 from shared.leases import Lease
 from shared.pools import Configuration, Pool
@@ -61,9 +64,13 @@ class Control(Workers, Protocol):
 
 
 async def run_hook(
-    settings: Settings, *, connect: Connect[Control] = CeleryControl, stop: asyncio.Event | None = None
+    settings: Settings,
+    *,
+    connect: Connect[Control] = CeleryControl,
+    connect_database: Callable[[str], MetadataDatabase] = AirflowDatabase,
+    stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker.
+    """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker, by its URL.
 
     Raises ConfigurationError, CertificateError and KubernetesError when it cannot begin.
     """
@@ -80,7 +87,15 @@ async def run_hook(
             settings, secrets=kube, service=SERVICE, registration=registration
         ) as settings:
             brokers = Brokers(file.broker_url, connect=connect)
-            hook = Hook(file, kube.within(KUBERNETES_S), cache, brokers=brokers, registry=registry)
+            databases = Databases(file.database_url, connect=connect_database)
+            hook = Hook(
+                file,
+                kube.within(KUBERNETES_S),
+                cache,
+                brokers=brokers,
+                databases=databases,
+                registry=registry,
+            )
             async with hook.running():
                 app = webhook_app(hook.drainer)
                 if clients:
@@ -113,12 +128,15 @@ class Hook:
         cache: WorkloadCache,
         *,
         brokers: Brokers[Control],
+        databases: Databases[MetadataDatabase],
         registry: CollectorRegistry,
     ) -> None:
         self._file = file
         self._cache = cache
         self._brokers = brokers
+        self._databases = databases
         telemetry = Telemetry(registry)
+        self._metadata = MetadataWatch(databases.of, telemetry=telemetry)
         self._warm = WarmFleet(
             configuration=self._configuration,
             cache=cache,
@@ -131,6 +149,7 @@ class Hook:
             cache=cache,
             warm=self._warm,
             workers=brokers.control_of,
+            metadata=self._metadata,
             telemetry=telemetry,
             pace=Pace(),
             clock=time.time,
@@ -192,12 +211,13 @@ class Hook:
             finally:
                 for task in background:
                     task.cancel()
-        await self._brokers.keep_only(())
+        await self._keep_only(())
 
     def health(self) -> Health:
         """Ready as soon as it serves: whoever is not asked cannot refuse with a sentence that says why."""
         lists = None if self._cache.is_synced else "Not all workloads and their pods could be listed yet."
-        return Health(details=tuple(filter(None, (self._file.problem, lists, self._costs.problem))))
+        details = (self._file.problem, lists, self._costs.problem, *self._metadata.problems)
+        return Health(details=tuple(filter(None, details)))
 
     def _follow(self) -> None:
         self._cache.follow(pool.workload_key for pool in self._configuration().pools)
@@ -214,7 +234,7 @@ class Hook:
             )
 
     async def _adopt(self) -> None:
-        """Follow the workloads, and keep to the brokers, of the configuration that comes into force."""
+        """Follow the workloads, and keep to the brokers and databases, of the configuration in force."""
         version, former = self._file.version, self._doors()
         while True:
             version = await self._file.wait_changed(version)
@@ -222,8 +242,14 @@ class Hook:
             for pool, workers in former:
                 if not self._is_ours(pool):
                     await self._reconciler.dismiss(pool, workers)
-            await self._brokers.keep_only(self._configuration().pools)
+            await self._keep_only(self._configuration().pools)
             former = self._doors()
+
+    async def _keep_only(self, pools: Collection[Pool]) -> None:
+        """Close whatever no pool is on any more."""
+        self._metadata.keep_only(pools)
+        await self._brokers.keep_only(pools)
+        await self._databases.keep_only(pools)
 
     def _is_ours(self, pool: Pool) -> bool:
         return self._configuration().pool_of(**pool.workload_key._asdict()) is not None

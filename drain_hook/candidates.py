@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from drain_hook.costs import is_protected, worker_cost
+from drain_hook.costs import untouchable, worker_cost
 from drain_hook.mark_life import is_deletion_pending
 from drain_hook.ordinals import highest_first
 from drain_hook.own_order import Costs, own_order
 from drain_hook.victims import deletion_order, removal_class
 from shared.pods import INT32_MIN, Pod, Workload, WorkloadState, celery_node, parse_cost
 from shared.pools import Pool
-from shared.workers import Fleet, WorkerSnapshot
+from shared.workers import Fleet, Task, WorkerSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,10 @@ class Candidate:
     node: str
     worker: WorkerSnapshot | None
     is_silent: bool
-    is_protected: bool
+    believed: tuple[Task, ...]
+    """What Airflow's metadata database says that a silent worker runs."""
+    untouchable: tuple[Task, ...]
+    """Tasks that a label protects, and those whose labels are not known."""
     is_going: bool
     """An earlier scale-down that was let through is about to remove it."""
     group: tuple[int, ...]
@@ -43,6 +46,16 @@ class Candidate:
     would be drained at each review, since the tasks of one that drains grow old while the others start new
     ones; none would ever get to its end. An idle one still takes the place of a busy one that drains.
     """
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether it must not be chosen."""
+        return bool(self.untouchable)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it said that it has nothing to do, or has not begun."""
+        return not self.is_silent and (self.worker is None or self.worker.is_idle)
 
     @property
     def queues(self) -> frozenset[str]:
@@ -117,8 +130,10 @@ def _candidate(
     # A pod that is unassigned or Pending runs no worker yet; if one has answered all the same, it counts.
     is_silent = node in fleet.silent or (worker is None and bool(pod.host) and pod.phase != "Pending")
     is_busy = worker is not None and not worker.is_idle
-    # What a silent worker runs is unknown, whatever it said before.
-    cost = worker_cost(worker, pool=pool, now=now) if worker and not is_silent else 0.0
+    # What a silent worker runs is unknown, whatever it said before; Airflow's database may know.
+    believed = fleet.believed.get(node, ()) if is_silent else ()
+    known = WorkerSnapshot(node=node, slots=0, active=believed) if worker is None or is_silent else worker
+    cost = worker_cost(known, pool=pool, now=now)
     is_draining = pod.mark is not None and pod.mark.workload_uid == workload.uid
     is_going = is_pending and _is_let_go(pod, workload)
     return Candidate(
@@ -126,7 +141,8 @@ def _candidate(
         node=node,
         worker=worker,
         is_silent=is_silent,
-        is_protected=worker is not None and is_protected(worker, pool=pool),
+        believed=believed,
+        untouchable=untouchable((*(worker.tasks if worker else ()), *believed), pool=pool),
         is_going=is_going,
         group=_group(pod, is_going=is_going) if turn is None else (turn,),
         expense=(is_silent, is_busy and not is_silent, not is_draining, cost),

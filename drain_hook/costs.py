@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
+from shared.airflow_fleet import has_unknown_label
 from shared.pools import Pool
 from shared.workers import Task, WorkerSnapshot
 
@@ -17,9 +19,13 @@ def worker_cost(worker: WorkerSnapshot, *, pool: Pool, now: float) -> float:
     return sum(_task_cost(task, pool=pool, now=now) for task in worker.tasks)
 
 
-def is_protected(worker: WorkerSnapshot, *, pool: Pool) -> bool:
-    """Whether it runs, or has prefetched, a task that a label says must never be stopped."""
-    return any(map(pool.is_protected, worker.tasks))
+def untouchable(tasks: Iterable[Task], *, pool: Pool) -> tuple[Task, ...]:
+    """Those that a label says must never be stopped, and those of Airflow whose labels nobody knows."""
+    return tuple(task for task in tasks if pool.is_protected(task) or _is_unlabelled(task, pool=pool))
+
+
+def _is_unlabelled(task: Task, *, pool: Pool) -> bool:
+    return pool.airflow is not None and has_unknown_label(task)
 
 
 def _task_cost(task: Task, *, pool: Pool, now: float) -> float:

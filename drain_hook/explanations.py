@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from drain_hook.plans import DrainPlan, Victim
+from drain_hook.task_names import name_task
 from shared.marks import Mark
 from shared.pods import Pod
 from shared.workers import Task
 
 _NAMED = 5
 """Workers and tasks named in one sentence; Events and HPA conditions are no place for a hundred."""
-_NAME_LENGTH = 80
 
 
 def duration(seconds: float) -> str:
@@ -42,9 +42,8 @@ def enumerate_some(items: Sequence[str], *, separator: str = ", ", limit: int = 
 
 def describe_task(task: Task) -> str:
     """`reports.build (3f2a91bc), since 2026-03-04T12:03:04Z`."""
-    name = " ".join(task.name.split())[:_NAME_LENGTH]
     state = "not started" if task.started_at is None else f"since {moment(task.started_at)}"
-    return f"{name} ({task.id[:8]}), {state}"
+    return f"{name_task(task)}, {state}"
 
 
 def describe_tasks(tasks: Iterable[Task]) -> str:
@@ -56,15 +55,21 @@ def describe_tasks(tasks: Iterable[Task]) -> str:
 def describe_victim(victim: Victim) -> str:
     """What is known of the work on a pod that would go."""
     name = victim.pod.name
-    if victim.is_silent and not victim.pod.is_ready:
-        return f"{name} is not ready and did not answer, so its work is unknown"
     if victim.is_silent:
-        return f"{name} did not answer, so its work is unknown"
+        silence = "did not answer" if victim.pod.is_ready else "is not ready and did not answer"
+        return f"{name} {silence}, {_believed_work(victim.believed)}"
     if victim.worker is None:
         return f"{name} has not started yet"
     if victim.worker.is_idle:
         return f"{name} is idle"
     return f"{name} runs {describe_tasks(victim.worker.tasks)}"
+
+
+def _believed_work(tasks: Sequence[Task]) -> str:
+    """What is known of the work of a silent worker."""
+    if not tasks:
+        return "so its work is unknown"
+    return f"but by Airflow's database runs {describe_tasks(tasks)}"
 
 
 def describe_victims(victims: Sequence[Victim]) -> str:

@@ -9,6 +9,7 @@ from drain_hook.candidates import Candidate, most_removable
 from drain_hook.explanations import describe_protected, duration, enumerate_some, why_first
 from drain_hook.mark_life import is_deletion_pending, may_be_lowered_unseen
 from drain_hook.plans import Refusal, Victim
+from drain_hook.refusals import BY_HAND
 from drain_hook.rollouts import (
     is_rollout,
     present_set,
@@ -63,6 +64,26 @@ def deletions_in_the_way(victims: Iterable[Victim], state: WorkloadState) -> Ref
     return None
 
 
+def labels_in_the_way(
+    candidates: Iterable[Candidate], state: WorkloadState, *, problem: str
+) -> Refusal | None:
+    """A refusal when labels could not be read, unless all workers are idle: then there is none to honour.
+
+    Neither drain.maxWait nor whenBusy: proceed ends it: no wait makes a protected task an unprotected one.
+    """
+    working = sorted(candidate.pod.name for candidate in candidates if not candidate.is_idle)
+    if not problem or not working:
+        return None
+    return Refusal(
+        reason="LabelsUnknown",
+        sentence=(
+            f"Which tasks of {_name(state)} must not be stopped is not known, since Airflow's metadata"
+            f" database cannot be read: {problem} Workers with tasks, or without an answer:"
+            f" {enumerate_some(working)}. Ask again when it can be read, or when all are idle. {BY_HAND}"
+        ),
+    )
+
+
 def protected_in_the_way(
     candidates: Mapping[str, Sequence[Candidate]],
     state: WorkloadState,
@@ -81,17 +102,19 @@ def protected_in_the_way(
     names = [
         describe_protected(
             c.pod,
-            filter(pool.is_protected, c.worker.tasks),
+            c.untouchable,
             why_first="" if state.workload.goes_by_ordinals else why_first(c.pod),
         )
         for uid in short
         for c in sorted(candidates[uid], key=lambda c: c.pod.name)
-        if c.is_protected and c.worker
+        if c.is_protected
     ]
+    are_known = all(pool.is_protected(t) for uid in short for c in candidates[uid] for t in c.untouchable)
+    what = "a protected task" if are_known else "a task that is protected, or whose labels cannot be told"
     return Refusal(
-        reason="Protected",
+        reason="Protected" if are_known else "LabelsUnknown",
         sentence=(
-            f"{scale_down.to_replicas} replicas would stop a protected task: "
+            f"{scale_down.to_replicas} replicas would stop {what}: "
             f"{enumerate_some(names, separator=' | ')}. {no_choice}{_advice(possible)}"
         ),
         possible_replicas=possible,

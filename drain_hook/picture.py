@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Protocol
 
+from drain_hook.round_labels import RoundLabels
 from drain_hook.warm_fleet import WarmFleet, WorkloadStates
 from shared.errors import NotFound
-from shared.pods import Pod, Workload, WorkloadState, answering_nodes
+from shared.pods import Pod, Workload, WorkloadState, answering_nodes, celery_node
 from shared.pools import Pool
 from shared.workers import Fleet
 
@@ -32,16 +33,21 @@ class Picture:
         cluster: Cluster,
         cache: WorkloadStates,
         warm: WarmFleet,
+        labels: RoundLabels,
         clock: Callable[[], float],
     ) -> None:
         self.state: WorkloadState | None = None
         """None before the first look, and when there is no such workload."""
         self.fleet = Fleet()
+        """What the workers said themselves."""
+        self._asked_at: dict[str, float] = {}
+        """When they were asked for it, by node name and the warm fleet's clock."""
         self._pool = pool
         self._name = pool.workload_key._asdict()
         self._cluster = cluster
         self._cache = cache
         self._warm = warm
+        self._labels = labels
         self._clock = clock
 
     @property
@@ -61,7 +67,12 @@ class Picture:
         return workload
 
     async def complete(self, *, timeout_s: float) -> None:
-        """Pods and workers, after a look. Raises KubernetesError and BrokerUnavailable."""
+        """Pods, workers and labels, after a look. Raises KubernetesError and BrokerUnavailable."""
+        async with self._labels.reading_beside(self._warm.remembered(self._pool)):
+            await self._gather(timeout_s=timeout_s)
+        await self._labels.read_for(self.fleet)
+
+    async def _gather(self, *, timeout_s: float) -> None:
         cached = self._cache.state(**self._name)
         if cached is not None and self._is_current(cached):
             self.state = cached.with_workload(self.known.workload)
@@ -69,6 +80,8 @@ class Picture:
             self.state = await self._cluster.workload_state(**self._name)
         nodes = answering_nodes(self.state.pods, worker_name=self._pool.worker_name)
         self.fleet = await self._warm.of(self._pool, nodes, timeout_s=timeout_s)
+        sightings = {node: self._warm.sighting(self._pool, node) for node in nodes}
+        self._asked_at = {node: seen.asked_at for node, seen in sightings.items() if seen}
 
     async def list_pods(self) -> None:
         """The pods as they are now, for the workload that was looked at. Raises KubernetesError."""
@@ -84,13 +97,29 @@ class Picture:
         """The moment before a question leaves, for `learn`."""
         return self._warm.now()
 
-    def learn(self, fleet: Fleet, *, asked_at: float) -> None:
-        """Newer answers replace older ones, and so does newer silence."""
+    @property
+    def labels_problem(self) -> str:
+        """Why the labels of its tasks are not known; empty where they are, and where there are none."""
+        return self._labels.problem
+
+    def labelled(self) -> Fleet:
+        """The fleet with the labels of Airflow's tasks, and with what its database says of silent workers."""
+        ahead_s = self._clock() - self._warm.now()
+        return self._labels.of(
+            self.fleet,
+            nodes={celery_node(pod.name, worker_name=self._pool.worker_name) for pod in self.known.pods},
+            asked_at={node: at + ahead_s for node, at in self._asked_at.items()},
+        )
+
+    async def learn(self, fleet: Fleet, *, asked_at: float) -> None:
+        """Newer answers replace older ones, and so does newer silence; new tasks get their labels."""
         kept = {node: worker for node, worker in self.fleet.workers.items() if node not in fleet.silent}
         silent = (self.fleet.silent | fleet.silent).difference(fleet.workers)
         self.fleet = Fleet(workers={**kept, **fleet.workers}, silent=silent)
+        self._asked_at |= dict.fromkeys(fleet.workers, asked_at)
         # Here a worker that did not obey is as good as silent; for everybody else it is not.
         self._warm.learn(self._pool, Fleet(workers=fleet.workers), asked_at=asked_at)
+        await self._labels.read_for(self.fleet)
 
     def see(self, pods: Iterable[Pod], *, gone: Collection[str] = ()) -> None:
         """Pods as they are after a write, and the uids of those that were not there any more."""

@@ -13,6 +13,7 @@ from drain_hook.mark_life import is_of_round, is_unscaled_since
 from drain_hook.obstacles import (
     CANNOT_PREDICT,
     deletions_in_the_way,
+    labels_in_the_way,
     protected_in_the_way,
     rollout_in_the_way,
 )
@@ -33,9 +34,13 @@ def plan_drain(
     fleet: Fleet,
     pool: Pool,
     costs: Costs = Costs.COUNT,
+    labels_problem: str = "",
     now: float,
 ) -> DrainPlan:
-    """Who leaves. A worker that is in neither part of `fleet` counts as silent, and so does one in both."""
+    """Who leaves. A worker that is in neither part of `fleet` counts as silent, and so does one in both.
+
+    `labels_problem` says why the labels of Airflow's tasks could not be read, where they could not.
+    """
     pods = with_availability(workload, pods, now=now)
     state = WorkloadState(workload=workload, replica_sets=tuple(replica_sets), pods=pods)
     candidates = {
@@ -53,6 +58,7 @@ def plan_drain(
     if refusal := (
         unknown_order(workload, costs)
         or rollout_in_the_way(state, pool=pool, now=now)
+        or labels_in_the_way(everyone, state, problem=labels_problem)
         or protected_in_the_way(candidates, state, scale_down, pool=pool, no_choice=plan.no_choice)
     ):
         return replace(plan, refusal=refusal)
@@ -127,6 +133,7 @@ def _victims(
             node=candidate.node,
             worker=candidate.worker,
             is_silent=candidate.is_silent,
+            believed=candidate.believed,
             is_forced=is_forced,
             is_going=candidate.is_going,
             cost=cost,

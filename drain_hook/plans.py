@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.pods import Pod
-from shared.workers import WorkerSnapshot
+from shared.workers import Task, WorkerSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,8 @@ class Victim:
     """What its worker said; None when it is silent, or when the pod runs none yet."""
     is_silent: bool
     """It may run tasks and did not answer: unknown, not idle."""
+    believed: tuple[Task, ...] = ()
+    """What Airflow's metadata database says that a silent one runs."""
     is_forced: bool
     """Kubernetes removes it whatever we write: unassigned, Pending or not ready, or none is to be left."""
     is_going: bool = False
@@ -39,7 +41,7 @@ class Refusal:
     """Why a scale-down cannot be prepared at all."""
 
     reason: str
-    """Protected, RolloutInProgress or CannotPredict."""
+    """Protected, LabelsUnknown, RolloutInProgress or CannotPredict."""
     sentence: str
     possible_replicas: int | None = None
     """The lowest replica count that is possible now; None when no count is."""

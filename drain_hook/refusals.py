@@ -9,7 +9,7 @@ from shared.pods import BYPASS_ANNOTATION
 TOO_MANY_REQUESTS = 429
 """Sent without Retry-After, so that nobody retries by himself; the HPA asks again at its next sync."""
 
-_BY_HAND = f"To scale down without draining, annotate the workload with {BYPASS_ANNOTATION}=true."
+BY_HAND = f"To scale down without draining, annotate the workload with {BYPASS_ANNOTATION}=true."
 
 
 class OutOfTime(CeleryHpaError):
@@ -73,7 +73,7 @@ def lost_lock(scale_down: ScaleDown) -> Verdict:
 def failed(scale_down: ScaleDown) -> Verdict:
     return _refuse(
         "Failed",
-        f"An internal error stopped {_change(scale_down)}; the log of drain_hook has it. {_BY_HAND}",
+        f"An internal error stopped {_change(scale_down)}; the log of drain_hook has it. {BY_HAND}",
         code=500,
     )
 
@@ -81,7 +81,7 @@ def failed(scale_down: ScaleDown) -> Verdict:
 def unavailable(scale_down: ScaleDown, error: CeleryHpaError) -> Verdict:
     """For an outside system that is down, or refuses us."""
     reason, what = _CAUSES[next(kind for kind in _CAUSES if isinstance(error, kind))]
-    return _refuse(reason, f"{_name(scale_down)} cannot be drained: {what} {error} {_BY_HAND}")
+    return _refuse(reason, f"{_name(scale_down)} cannot be drained: {what} {error} {BY_HAND}")
 
 
 _CAUSES: dict[type[CeleryHpaError], tuple[str, str]] = {

@@ -6,18 +6,20 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 from drain_hook import picture
 from drain_hook.admission import ScaleDown, Verdict, check_claim
 from drain_hook.cordon import Cordon, Pace, PodWriter, Workers
 from drain_hook.mark_life import is_outdated, record_of, was_drained
+from drain_hook.metadata_watch import MetadataWatch
 from drain_hook.own_order import Costs
 from drain_hook.picture import Picture
 from drain_hook.planner import decide, decide_dry_run, plan_drain
 from drain_hook.plans import DrainPlan, Victim
 from drain_hook.refusals import OutOfTime, lost_lock, out_of_time, too_many, unsettled
+from drain_hook.round_labels import RoundLabels
 from drain_hook.steps import is_hopeless, step_that_fits
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet, WorkloadStates
@@ -34,6 +36,8 @@ CONFIRM_AFTER_S = 1.0
 """A round that lasted longer looks at its Lease again before it allows."""
 INSPECT_S = 1.0
 """For an answer about tasks; a silent worker costs all of it."""
+DATABASE_S = 2.0
+"""For labels: the query takes milliseconds, unless the database is away."""
 
 
 class Cluster(picture.Cluster, PodWriter, Protocol):
@@ -48,6 +52,7 @@ class Surroundings:
     cache: WorkloadStates
     warm: WarmFleet
     workers: Callable[[Pool], Workers]
+    metadata: MetadataWatch
     telemetry: Telemetry
     pace: Pace
     clock: Callable[[], float]
@@ -76,8 +81,19 @@ class Round:
         self._ttl_s = ttl_s
         self._deadline = deadline
         self._tally = WriteTally(deadline=deadline, now=asyncio.get_running_loop().time)
+        labels = RoundLabels(
+            pool,
+            around.metadata,
+            phase=partial(self._phase, "database"),
+            timeout_s=lambda: self._at_most(DATABASE_S),
+        )
         self._picture = Picture(
-            pool, cluster=around.cluster, cache=around.cache, warm=around.warm, clock=around.clock
+            pool,
+            cluster=around.cluster,
+            cache=around.cache,
+            warm=around.warm,
+            labels=labels,
+            clock=around.clock,
         )
         self._cordoned: dict[str, int | None] = {}
         """Cost by pod uid, of the victims that this round has marked and cancelled, or found so."""
@@ -166,9 +182,10 @@ class Round:
                 workload=known.workload,
                 replica_sets=known.replica_sets,
                 pods=known.pods,
-                fleet=self._picture.fleet,
+                fleet=self._picture.labelled(),
                 pool=self.pool,
                 costs=self._around.costs(),
+                labels_problem=self._picture.labels_problem,
                 now=self._now(),
             )
         reach(FaultPoint.AFTER_PLAN)
@@ -242,7 +259,7 @@ class Round:
                 {v.node: v.queues for v in running if not v.is_silent},
                 within_s=self._at_most(self._around.pace.confirm_within_s(is_green=bool(green))),
             )
-            self._picture.learn(fleet, asked_at=asked_at)
+            await self._picture.learn(fleet, asked_at=asked_at)
         self._cordoned |= {victim.pod.uid: victim.cost for victim in victims}
         if green:
             await self._let_settle([victim for victim in running if victim.node in green])
@@ -260,7 +277,7 @@ class Round:
     async def _ask(self, nodes: Collection[str]) -> None:
         asked_at = self._picture.asking()
         fleet = await self._workers.inspect(nodes, timeout_s=self._at_most(INSPECT_S))
-        self._picture.learn(fleet, asked_at=asked_at)
+        await self._picture.learn(fleet, asked_at=asked_at)
 
     # Hold, decide.
 

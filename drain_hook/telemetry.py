@@ -69,6 +69,12 @@ class Telemetry:
         self._is_leader = Gauge(
             "drain_hook_reconciler_is_leader", "1 where the reconciler acts.", registry=registry
         )
+        self._database_failures = Counter(
+            "drain_hook_database_failures",
+            "Rounds that could not read Airflow's metadata database.",
+            ["pool", "namespace"],
+            registry=registry,
+        )
         self._fails_open = Gauge(
             "drain_hook_failure_policy_ignore",
             "1 while the API server lets scale-downs through that we do not answer.",
@@ -109,6 +115,9 @@ class Telemetry:
 
     def old_workers(self, pool: Pool, workers: int) -> None:
         self._old_workers.labels(pool.name, pool.namespace).set(workers)
+
+    def database_failed(self, pool: Pool) -> None:
+        self._database_failures.labels(pool.name, pool.namespace).inc()
 
     def leads(self, is_leader: bool) -> None:
         self._is_leader.set(is_leader)

@@ -81,6 +81,12 @@ class WarmFleet:
         """The last answer or silence of a worker; None when it was never asked."""
         return self._sightings.get(pool.key, {}).get(node)
 
+    def remembered(self, pool: Pool) -> Fleet:
+        """All last answers and silences, however old."""
+        seen = self._sightings.get(pool.key, {})
+        workers = {node: sighting.worker for node, sighting in seen.items() if sighting.worker is not None}
+        return Fleet(workers=workers, silent=frozenset(seen) - workers.keys())
+
     def learn(self, pool: Pool, fleet: Fleet, *, asked_at: float) -> None:
         """Take in answers; those to an older question than the last do not count."""
         answers: Mapping[str, WorkerSnapshot | None] = {**dict.fromkeys(fleet.silent), **fleet.workers}

@@ -15,8 +15,10 @@ from metrics_adapter.authorization import Authorizer
 from metrics_adapter.collector import Collector, Workers
 from metrics_adapter.external_metrics import GROUP, VERSION
 from metrics_adapter.telemetry import Telemetry
+from shared.airflow_db import AirflowDatabase
 from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
+from shared.databases import Databases, MetadataDatabase
 from shared.kube_client import KubeClient
 from shared.pools import Pool
 from shared.self_managed import Registration, with_certificate
@@ -33,10 +35,16 @@ FIRST_SYNC_S = 2.0
 
 MakeBrokers = Callable[[Callable[[Pool], str]], Brokers[Workers]]
 """From how a pool's broker URL is found."""
+MakeDatabases = Callable[[Callable[[Pool], str]], Databases[MetadataDatabase]]
+"""From how the URL of a pool's metadata database is found."""
 
 
 async def run_adapter(
-    settings: Settings, *, connect: Connect[Workers] = CeleryControl, stop: asyncio.Event | None = None
+    settings: Settings,
+    *,
+    connect: Connect[Workers] = CeleryControl,
+    connect_database: Callable[[str], MetadataDatabase] = AirflowDatabase,
+    stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker.
 
@@ -59,6 +67,7 @@ async def run_adapter(
                 kube=kube,
                 cache=cache,
                 brokers=partial(Brokers[Workers], connect=connect),
+                databases=partial(Databases[MetadataDatabase], connect=connect_database),
                 stop=stop,
             )
 
@@ -71,6 +80,7 @@ async def _serve(
     kube: KubeClient,
     cache: WorkloadCache,
     brokers: MakeBrokers,
+    databases: MakeDatabases,
     stop: asyncio.Event | None,
 ) -> None:
     telemetry = Telemetry(registry)
@@ -90,7 +100,7 @@ async def _serve(
         background = [
             group.create_task(file.watch()),
             group.create_task(trust.watch()),
-            group.create_task(_collect(file, cache, brokers, collector)),
+            group.create_task(_collect(file, cache, brokers, databases, collector)),
         ]
         await serve(
             api,
@@ -106,26 +116,32 @@ async def _serve(
 
 
 async def _collect(
-    file: ConfigurationFile, cache: WorkloadCache, make_brokers: MakeBrokers, collector: Collector
+    file: ConfigurationFile,
+    cache: WorkloadCache,
+    make_brokers: MakeBrokers,
+    make_databases: MakeDatabases,
+    collector: Collector,
 ) -> None:
     """Collect for the configuration in force; for another one, all of it begins anew."""
     while True:
         version, configuration = file.version, file.current
         # Those of this configuration: by the time they are used, another one may be in force.
-        urls = file.broker_urls
+        broker_urls, database_urls = file.broker_urls, file.database_urls
         cache.follow(pool.workload_key for pool in configuration.pools)
         await _first_sync(cache)
-        brokers = make_brokers(partial(_broker_url, urls))
+        brokers = make_brokers(partial(_url_of, broker_urls))
+        databases = make_databases(partial(_url_of, database_urls))
         try:
             async with asyncio.TaskGroup() as group:
-                collecting = group.create_task(collector.collect(configuration, brokers))
+                collecting = group.create_task(collector.collect(configuration, brokers, databases))
                 await file.wait_changed(version)
                 collecting.cancel()
         finally:
             await brokers.keep_only(())
+            await databases.keep_only(())
 
 
-def _broker_url(urls: Mapping[tuple[str, str], str], pool: Pool) -> str:
+def _url_of(urls: Mapping[tuple[str, str], str], pool: Pool) -> str:
     return urls[pool.key]
 
 

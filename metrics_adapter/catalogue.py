@@ -1,7 +1,7 @@
 """Which metrics there are, and how each is computed from the load of pools. Pure.
 
 A count has one item for each pool, since an HPA sums items. A ratio has exactly one item, whatever was
-selected: the sum of two load factors is no load factor.
+selected: the sum of two load factors is no load factor, and that of two ages no age.
 
 How the load factor is rounded: an HPA with a Value target computes ceil(value / target * readyPods) in
 floating point, so a milli too much is a replica too many. The value is rounded up, as Kubernetes rounds
@@ -51,9 +51,12 @@ class Ratio:
     name: str
     description: str
     milli_of: Callable[[Sequence[Load]], int]
+    has: Callable[[Load], bool] = lambda load: True
+    """Whether a pool has it at all."""
 
     def samples(self, loads: Sequence[Load]) -> tuple[Sample, ...]:
-        return (_sample(loads, self.milli_of(loads)),) if loads else ()
+        having = tuple(filter(self.has, loads))
+        return (_sample(having, self.milli_of(having)),) if having else ()
 
 
 Metric = Count | Ratio
@@ -91,6 +94,10 @@ def desired_workers(load: Load) -> int:
         return len(staying)
     slots_per_worker = Fraction(staying_slots, len(staying)) if staying else load.pool.slots_per_worker
     return math.ceil(load.demand / (slots_per_worker * Fraction(algorithm.target)))
+
+
+def _oldest_waiting_milli(loads: Sequence[Load]) -> int:
+    return math.ceil(max(load.oldest_waiting_s or 0.0 for load in loads)) * 1000
 
 
 def _is_in_dead_band(load_factor: Fraction, algorithm: Algorithm) -> bool:
@@ -150,7 +157,7 @@ _METRICS: Collection[Metric] = (
     ),
     Count(
         name="celery_active_tasks",
-        description="Tasks running on workers that do not drain; of a silent worker, the most it can run.",
+        description="Tasks running on workers that do not drain; of a silent worker, what is known.",
         of=_active_tasks,
     ),
     Count(
@@ -167,6 +174,12 @@ _METRICS: Collection[Metric] = (
         name="celery_workers",
         description="Workers that have answered, now or before, and whose pods are not terminating.",
         of=_answered,
+    ),
+    Ratio(
+        name="celery_oldest_waiting_seconds",
+        description="How long the oldest waiting task of an Airflow pool waits, whole seconds; 0 with none.",
+        milli_of=_oldest_waiting_milli,
+        has=lambda load: load.oldest_waiting_s is not None,
     ),
 )
 

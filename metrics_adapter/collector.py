@@ -14,10 +14,20 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from metrics_adapter.freshness import PoolState
-from metrics_adapter.load import Load, PoolKey, Reading, WorkersSilent, loads, take_reading
+from metrics_adapter.load import (
+    Load,
+    PoolKey,
+    Reading,
+    WorkersSilent,
+    check_that_some_answer,
+    loads,
+    take_reading,
+)
+from shared.airflow_fleet import dags_of, queued_of, with_metadata
+from shared.airflow_tasks import Metadata
 from shared.brokers import Broker, Brokers
-from shared.errors import BrokerUnavailable, CeleryHpaError, KubernetesError
-from shared.pods import WorkloadState, answering_nodes
+from shared.errors import BrokerUnavailable, CeleryHpaError, DatabaseUnavailable, KubernetesError
+from shared.pods import WorkloadState, answering_nodes, celery_node
 from shared.pools import Configuration, Pool
 from shared.workers import Fleet
 
@@ -28,6 +38,8 @@ ASK_TIMEOUT_S = 3.0
 FIRST_PERIOD_S = 0.5
 """How long to wait after a refresh that failed before any has succeeded."""
 LONGEST_REFRESH_S = 30.0
+SHARED_FOR = 0.8
+"""Of a period: for so long one reading of a metadata database serves all pools of it."""
 
 
 class Cluster(Protocol):
@@ -46,11 +58,25 @@ class Workers(Protocol):
     async def close(self) -> None: ...
 
 
+class Databases(Protocol):
+    """What the adapter asks of Airflow's metadata databases."""
+
+    def name_of(self, pool: Pool) -> str:
+        """Equal for pools on one database, and nothing of its URL."""
+
+    async def recent(
+        self, pool: Pool, dag_ids: Collection[str], *, max_age_s: float, timeout_s: float
+    ) -> Metadata: ...
+
+
 class Observer(Protocol):
     """Who wants to know of each refresh."""
 
     def refreshed(self, pool: Pool, *, seconds: float, failure: str | None) -> None:
-        """`failure` is kubernetes, broker, silent, timeout or bug; None when it succeeded."""
+        """`failure` is kubernetes, broker, database, silent, timeout or bug; None when it succeeded.
+
+        An Airflow pool's refresh succeeds without its broker, with `failure` broker or silent all the same.
+        """
 
 
 class PodsUnknown(CeleryHpaError):
@@ -74,6 +100,7 @@ class Collector:
         self._wall_clock = wall_clock
         self._pools: tuple[Pool, ...] = ()
         self.max_age_s = 0.0
+        self._shared_for_s = 0.0
         self._readings: dict[PoolKey, Reading] = {}
         self._taken_at: dict[PoolKey, float] = {}
         self._problems: dict[PoolKey, str] = {}
@@ -92,17 +119,20 @@ class Collector:
             for pool in self._pools
         )
 
-    async def collect(self, configuration: Configuration, brokers: Brokers[Workers]) -> None:
+    async def collect(
+        self, configuration: Configuration, brokers: Brokers[Workers], databases: Databases
+    ) -> None:
         """Keep every pool of this configuration fresh, until cancelled; each in a task of its own."""
         self.adopt(configuration)
         async with asyncio.TaskGroup() as group:
             for pool in configuration.pools:
                 broker = brokers.of(pool)
-                group.create_task(self._keep_fresh(pool, broker, period_s=configuration.refresh))
+                group.create_task(self._keep_fresh(pool, broker, databases, period_s=configuration.refresh))
 
     def adopt(self, configuration: Configuration) -> None:
         """These are the pools from now on; what is known of those that keep their workload is kept."""
         self._pools, self.max_age_s = configuration.pools, configuration.max_age
+        self._shared_for_s = SHARED_FOR * configuration.refresh
         before = {key: reading.pool.workload for key, reading in self._readings.items()}
         kept = {pool.key for pool in self._pools if before.get(pool.key, pool.workload) == pool.workload}
         for known in (self._readings, self._taken_at, self._problems):
@@ -110,47 +140,90 @@ class Collector:
                 del known[key]
         self._loads = loads(self._readings.values())
 
-    async def _keep_fresh(self, pool: Pool, broker: Broker[Workers], *, period_s: float) -> None:
+    async def _keep_fresh(
+        self, pool: Pool, broker: Broker[Workers], databases: Databases, *, period_s: float
+    ) -> None:
         while True:
             started = self._clock()
-            await self.refresh(pool, broker)
+            await self.refresh(pool, broker, databases)
             # Unequal periods, so that many pools on one broker do not ask at the same moment for ever.
             period = period_s * random.uniform(0.9, 1.1)
             if pool.key not in self._readings:
                 period = min(period, FIRST_PERIOD_S)
             await asyncio.sleep(max(0.0, started + period - self._clock()))
 
-    async def refresh(self, pool: Pool, broker: Broker[Workers]) -> None:
+    async def refresh(self, pool: Pool, broker: Broker[Workers], databases: Databases) -> None:
         """Ask once; failures become the pool's problem and are never raised."""
         started, failure = self._clock(), None
         try:
             async with asyncio.timeout(LONGEST_REFRESH_S):
-                reading = await self._read(pool, broker)
+                reading, failure = await self._read(pool, broker, databases)
         except Exception as error:
+            failure = error
             self._failed(pool, error)
-            failure = _kind(error)
         else:
-            self._succeeded(pool, reading, taken_at=started)
-        self._observer.refreshed(pool, seconds=self._clock() - started, failure=failure)
+            self._succeeded(pool, reading, taken_at=started, in_spite_of=failure)
+        seconds = self._clock() - started
+        self._observer.refreshed(pool, seconds=seconds, failure=_kind(failure) if failure else None)
 
-    async def _read(self, pool: Pool, broker: Broker[Workers]) -> Reading:
+    async def _read(
+        self, pool: Pool, broker: Broker[Workers], databases: Databases
+    ) -> tuple[Reading, Exception | None]:
+        """The reading, and what failed and could be done without."""
         measured_at = self._wall_clock()
         state = self._pods_of(pool, now=measured_at)
+        if pool.airflow is not None:
+            return await self._read_airflow(pool, broker, databases, state=state, measured_at=measured_at)
         fleet, queue_lengths = await asyncio.gather(
-            broker.control.inspect(
-                answering_nodes(state.pods, worker_name=pool.worker_name), timeout_s=ASK_TIMEOUT_S
-            ),
-            broker.control.queue_lengths(pool.queues, timeout_s=ASK_TIMEOUT_S),
+            _ask(pool, broker, state), broker.control.queue_lengths(pool.queues, timeout_s=ASK_TIMEOUT_S)
         )
-        return take_reading(
+        reading = take_reading(
             pool=pool,
-            broker=broker.name,
+            source=broker.name,
             pods=state.pods,
             fleet=fleet,
             queue_lengths=queue_lengths,
             last=self._readings.get(pool.key),
             measured_at=measured_at,
         )
+        check_that_some_answer(reading)
+        return reading, None
+
+    async def _read_airflow(
+        self,
+        pool: Pool,
+        broker: Broker[Workers],
+        databases: Databases,
+        *,
+        state: WorkloadState,
+        measured_at: float,
+    ) -> tuple[Reading, Exception | None]:
+        """The database is asked after the workers: it is the one that is behind.
+
+        It knows every task, so it is enough without them; they are not without it, since what waits and what
+        is protected stands nowhere else.
+        """
+        failure: Exception | None = None
+        try:
+            fleet = await _ask(pool, broker, state)
+        except BrokerUnavailable as error:
+            fleet, failure = Fleet(), error
+        metadata = await databases.recent(
+            pool, dags_of(fleet), max_age_s=self._shared_for_s, timeout_s=ASK_TIMEOUT_S
+        )
+        nodes = [celery_node(pod.name, worker_name=pool.worker_name) for pod in state.pods]
+        reading = take_reading(
+            pool=pool,
+            source=databases.name_of(pool),
+            pods=state.pods,
+            fleet=with_metadata(fleet, metadata, pool=pool, nodes=nodes, asked_at=measured_at),
+            queued=queued_of(metadata, pool=pool),
+            last=self._readings.get(pool.key),
+            measured_at=min(measured_at, metadata.read_at),
+        )
+        if failure is None:
+            failure = _silence_of(reading)
+        return reading, failure
 
     def _pods_of(self, pool: Pool, *, now: float) -> WorkloadState:
         workload = pool.workload
@@ -165,20 +238,41 @@ class Collector:
             raise PodsUnknown(f"Nothing was heard of the pods of {title} for {now - state.as_of:.0f} s.")
         return state
 
-    def _succeeded(self, pool: Pool, reading: Reading, *, taken_at: float) -> None:
+    def _succeeded(
+        self, pool: Pool, reading: Reading, *, taken_at: float, in_spite_of: Exception | None
+    ) -> None:
         self._readings[pool.key] = reading
         self._taken_at[pool.key] = taken_at
         self._loads = loads(self._readings.values())
-        if self._problems.pop(pool.key, None):
+        if in_spite_of is not None:
+            self._report(pool, f"Its metadata database alone tells of it. {_sentence(in_spite_of)}")
+        elif self._problems.pop(pool.key, None):
             log.info("Pool %s/%s is measured again.", pool.namespace, pool.name)
 
     def _failed(self, pool: Pool, error: Exception) -> None:
-        problem = _sentence(error)
         if _kind(error) == "bug":
-            log.error("Pool %s/%s: %s", pool.namespace, pool.name, problem, exc_info=error)
-        elif problem != self._problems.get(pool.key):
-            log.warning("Pool %s/%s cannot be measured. %s", pool.namespace, pool.name, problem)
+            log.error("Pool %s/%s: %s", pool.namespace, pool.name, _sentence(error), exc_info=error)
+            self._problems[pool.key] = _sentence(error)
+        else:
+            self._report(pool, _sentence(error))
+
+    def _report(self, pool: Pool, problem: str) -> None:
+        if problem != self._problems.get(pool.key):
+            log.warning("Pool %s/%s cannot be measured as it should. %s", pool.namespace, pool.name, problem)
         self._problems[pool.key] = problem
+
+
+async def _ask(pool: Pool, broker: Broker[Workers], state: WorkloadState) -> Fleet:
+    nodes = answering_nodes(state.pods, worker_name=pool.worker_name)
+    return await broker.control.inspect(nodes, timeout_s=ASK_TIMEOUT_S)
+
+
+def _silence_of(reading: Reading) -> WorkersSilent | None:
+    try:
+        check_that_some_answer(reading)
+    except WorkersSilent as silence:
+        return silence
+    return None
 
 
 def _kind(error: Exception) -> str:
@@ -186,6 +280,7 @@ def _kind(error: Exception) -> str:
         PodsUnknown: "kubernetes",
         KubernetesError: "kubernetes",
         BrokerUnavailable: "broker",
+        DatabaseUnavailable: "database",
         WorkersSilent: "silent",
         TimeoutError: "timeout",
     }

@@ -11,22 +11,29 @@ Rules of the whole file:
 - A draining worker (its pod is marked, or terminating) takes no new tasks, and those it runs are no demand:
   an HPA that counted them would ask back the very replica that is leaving.
 - A queue that several pools consume is divided among them, so that its tasks are counted once.
+- Of an Airflow pool the metadata database says what waits, and what workers without an answer run; what the
+  others run they say themselves. A task that the database still calls queued and a worker has is no
+  waiting one: the database is up to some seconds behind.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from shared.airflow_fleet import waiting_of
+from shared.airflow_tasks import TaskInstance
 from shared.errors import CeleryHpaError
 from shared.pods import Pod, celery_node
 from shared.pools import Pool
-from shared.workers import Fleet, WorkerSnapshot
+from shared.workers import Fleet, Task, WorkerSnapshot
 
 PoolKey = tuple[str, str]
 """Namespace and name of a pool."""
 
+NOTHING: Mapping[str, int] = MappingProxyType({})
 STARTING_S = 300.0
 """How long a worker may take until its first answer; Airflow's need a minute on a loaded node."""
 
@@ -44,6 +51,8 @@ class Member:
     slots: int
     """As it answered, now or last; slotsPerWorker before its first answer."""
     answer: WorkerSnapshot | None = None
+    believed: tuple[Task, ...] | None = None
+    """Without an answer, what Airflow's metadata database says that it runs; None where there is none."""
     has_answered: bool = False
     """Now or before."""
     is_solo: bool = False
@@ -64,8 +73,10 @@ class Member:
 
     @property
     def active_tasks(self) -> int:
-        """Of an unknown worker the most it can be."""
-        return len(self.answer.active) if self.answer else self.slots if self.is_unknown else 0
+        """Of an unknown worker that no database tells of, the most it can be."""
+        if self.answer or self.believed is not None:
+            return len(self.answer.active if self.answer else self.believed or ())
+        return self.slots if self.is_unknown else 0
 
     @property
     def occupied(self) -> int:
@@ -75,18 +86,26 @@ class Member:
     def reserved(self) -> int:
         return len(self.answer.reserved) if self.answer else 0
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it is known to have, started or not."""
+        return self.answer.tasks if self.answer else self.believed or ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """One refresh of one pool."""
 
     pool: Pool
-    broker: str
-    """Equal for pools on one broker, and nothing else; never its URL."""
+    source: str
+    """Equal for pools whose waiting tasks come from one broker, or one database; never its URL."""
     measured_at: float
     """Seconds since the epoch, when the asking began."""
     members: tuple[Member, ...]
     queue_lengths: Mapping[str, int]
+    """Of a broker's queues; empty for an Airflow pool."""
+    queued: tuple[TaskInstance, ...] = ()
+    """What an Airflow pool's queues hold by the metadata database, whoever has it."""
 
     @property
     def staying(self) -> tuple[Member, ...]:
@@ -111,6 +130,8 @@ class Load:
     reading: Reading
     queued: int
     """Its share of the tasks in its queues."""
+    oldest_waiting_s: float | None = None
+    """How long the oldest of them waits, by the database's clock; None for plain Celery, whose do not say."""
 
     @property
     def pool(self) -> Pool:
@@ -134,27 +155,31 @@ def slots(members: Iterable[Member]) -> int:
 def take_reading(
     *,
     pool: Pool,
-    broker: str,
+    source: str,
     pods: Iterable[Pod],
     fleet: Fleet,
-    queue_lengths: Mapping[str, int],
+    queue_lengths: Mapping[str, int] = NOTHING,
+    queued: Iterable[TaskInstance] = (),
     last: Reading | None,
     measured_at: float,
 ) -> Reading:
-    """The reading of a refresh; `last` is the one before. Raises WorkersSilent."""
+    """The reading of a refresh; `last` is the one before.
+
+    `queued` is what waits in an Airflow pool's queues, `queue_lengths` what waits in those of any other.
+    """
     before = {m.pod.uid: m for m in last.members if m.has_answered} if last else {}
     members = tuple(
         _member(pod, pool=pool, fleet=fleet, before=before.get(pod.uid), now=measured_at)
         for pod in pods
         if pod.is_active or pod.is_terminating
     )
-    _check_that_some_answer(members)
     return Reading(
         pool=pool,
-        broker=broker,
+        source=source,
         measured_at=measured_at,
         members=members,
         queue_lengths={queue: queue_lengths.get(queue, 0) for queue in pool.queues},
+        queued=tuple(queued),
     )
 
 
@@ -171,13 +196,16 @@ def _member(pod: Pod, *, pool: Pool, fleet: Fleet, before: Member | None, now: f
             is_solo=answer.pool == "solo",
             is_protected=any(map(pool.is_protected, answer.tasks)),
         )
+    believed = fleet.believed.get(node, ()) if pool.airflow else None
     return Member(
         pod=pod,
         node=node,
         slots=before.slots if before else pool.slots_per_worker,
+        believed=believed,
         has_answered=before is not None,
         is_solo=before is not None and before.is_solo,
         is_unknown=pod.is_active and (before is not None or _should_have_answered(pod, now)),
+        is_protected=any(map(pool.is_protected, believed or ())),
     )
 
 
@@ -185,9 +213,10 @@ def _should_have_answered(pod: Pod, now: float) -> bool:
     return pod.is_ready and pod.ready_since is not None and now - pod.ready_since > STARTING_S
 
 
-def _check_that_some_answer(members: Collection[Member]) -> None:
-    unknown = [m.node for m in members if m.is_unknown and m.is_ready and not m.is_solo]
-    if unknown and not any(m.answer for m in members):
+def check_that_some_answer(reading: Reading) -> None:
+    """Raise WorkersSilent where all are that should answer: then nothing is known of any of them."""
+    unknown = [m.node for m in reading.members if m.is_unknown and m.is_ready and not m.is_solo]
+    if unknown and not any(m.answer for m in reading.members):
         raise WorkersSilent(
             f"None of its workers answers over the broker, among them {unknown[0]}: look whether they are "
             "connected to it and whether worker_enable_remote_control is on."
@@ -210,11 +239,31 @@ def loads(readings: Collection[Reading]) -> Mapping[PoolKey, Load]:
     consumers: dict[tuple[str, str], list[Reading]] = defaultdict(list)
     for reading in readings:
         for queue in reading.pool.queues:
-            consumers[reading.broker, queue].append(reading)
+            consumers[reading.source, queue].append(reading)
     queued: dict[PoolKey, int] = defaultdict(int)
+    oldest: dict[PoolKey, float] = defaultdict(float)
     for (_, queue), sharers in consumers.items():
         latest = max(sharers, key=lambda reading: reading.measured_at)
-        parts = divide(latest.queue_lengths[queue], {r.pool.key: r.taking_slots for r in sharers})
+        waiting = _waiting_instances(queue, latest, sharers)
+        length = latest.queue_lengths[queue] + len(waiting)
+        parts = divide(length, {r.pool.key: r.taking_slots for r in sharers})
         for key, part in parts.items():
             queued[key] += part
-    return {r.pool.key: Load(reading=r, queued=queued[r.pool.key]) for r in readings}
+            oldest[key] = max((oldest[key], *(instance.age_s or 0.0 for instance in waiting)))
+    return {
+        r.pool.key: Load(
+            reading=r,
+            queued=queued[r.pool.key],
+            oldest_waiting_s=oldest[r.pool.key] if r.pool.airflow else None,
+        )
+        for r in readings
+    }
+
+
+def _waiting_instances(queue: str, latest: Reading, sharers: Collection[Reading]) -> Sequence[TaskInstance]:
+    """What the database calls queued and no worker of these pools has."""
+    queued = [instance for instance in latest.queued if instance.queue == queue]
+    if not queued:
+        return ()
+    tasks = (task for reading in sharers for member in reading.members for task in member.tasks)
+    return waiting_of(queued, tasks)

@@ -30,7 +30,7 @@ class Telemetry:
         )
         self._refresh_failures = Counter(
             "metrics_adapter_refresh_failures_total",
-            "Refreshes that failed, by what failed: kubernetes, broker, silent, timeout or bug.",
+            "What failed in refreshes: kubernetes, broker, database, silent, timeout or bug.",
             (*_POOL, "reason"),
             registry=registry,
         )
@@ -84,8 +84,8 @@ class _Pools(Collector):
             age.add_metric(labels, state.age_s)
             silent.add_metric(labels, len(state.load.reading.silent))
             for name, metric in METRICS.items():
-                (sample,) = metric.samples((state.load,))
-                value.add_metric((*labels, name), sample.milli / 1000)
+                for sample in metric.samples((state.load,)):
+                    value.add_metric((*labels, name), sample.milli / 1000)
         yield from (age, silent, value)
 
 

@@ -15,12 +15,10 @@ Four rules of this protocol shape the file:
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
-from urllib.parse import unquote
 from uuid import uuid4
 
 from kombu.connection import Connection
@@ -39,7 +37,6 @@ _OWN_BOOKKEEPING = {
     "unacked_index_key": "unacked_index.celery-hpa",
     "unacked_mutex_key": "unacked_mutex.celery-hpa",
 }
-_SCHEME = re.compile(r"[a-z+]+://")
 _REPLY_QUEUE_EXPIRES_S = 10.0
 _NOT_FOUND = 404
 
@@ -184,34 +181,3 @@ def _timeouts(timeout_s: float) -> dict[str, Any]:
         "read_timeout": timeout_s,
         "write_timeout": timeout_s,
     }
-
-
-def address(url: str) -> str:
-    """Where the broker is, without user and password."""
-    return ", ".join(map(_address, url.split(";")))
-
-
-def _address(url: str) -> str:
-    # After the last @, whatever a library would say: a password that nobody encoded may hold / ? and #.
-    scheme, rest = _without_scheme(url)
-    return scheme + rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
-
-
-def redacted(text: str, *, url: str) -> str:
-    """`text` without the passwords of `url`, as written there or decoded."""
-    for part in url.split(";"):
-        for secret in _secrets(part):
-            text = text.replace(secret, "***")
-    return text
-
-
-def _secrets(url: str) -> list[str]:
-    userinfo = _without_scheme(url)[1].rpartition("@")[0]
-    password = userinfo.partition(":")[2]
-    return [password, unquote(password)] if password else []
-
-
-def _without_scheme(url: str) -> tuple[str, str]:
-    """The scheme with its ://, and the rest; the further ones of several brokers may have none."""
-    scheme = match[0] if (match := _SCHEME.match(url)) else ""
-    return scheme, url[len(scheme) :]

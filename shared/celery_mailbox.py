@@ -18,10 +18,11 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
-from shared.celery_broker import BrokerConnection, Heard, address, redacted
+from shared.celery_broker import BrokerConnection, Heard
 from shared.celery_replies import MalformedReply
 from shared.errors import BrokerUnavailable
 from shared.faults import FaultPoint, reach
+from shared.urls import address, redacted
 
 Result = TypeVar("Result")
 Connect = Callable[[Heard], BrokerConnection]

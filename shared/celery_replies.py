@@ -1,6 +1,7 @@
 """What workers answer to remote control, read into values. Pure.
 
-Task arguments end here: Airflow's carry credentials, and nothing past this module can log what it never saw.
+Task arguments end here, but for the ids of Airflow's task instances: Airflow's carry credentials, and nothing
+past this module can log what it never saw.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from shared.workers import Software, Task, WorkerSnapshot
+from shared.airflow_payloads import parse_payload
+from shared.workers import NO_LABEL, Software, Task, WorkerSnapshot
 
 Json = Any
 """Decoded JSON that a worker sent."""
@@ -120,10 +122,13 @@ def snapshot(
 
 
 def _task(info: Mapping[str, Json]) -> Task:
-    started_at = info["time_start"]
+    started_at, name = info["time_start"], str(info["name"])
+    payload = parse_payload(name, info.get("args"))
     return Task(
         id=str(info["id"]),
-        name=str(info["name"]),
+        name=name,
+        key=payload.key if payload else None,
+        label=NO_LABEL if payload and payload.is_other else None,
         started_at=None if started_at is None else _finite(started_at),
     )
 

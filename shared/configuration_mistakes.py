@@ -36,11 +36,6 @@ _SENTENCES: Mapping[str, str] = {
 }
 _NUMBERS = {"int": "write a whole number", "float": "write a number", "decimal": "write a number, as 0.8"}
 
-NOT_YET: Mapping[str, str] = {
-    "airflow": "Airflow pools are not supported yet: without this key the workers are a plain Celery pool",
-    "dag": "labels by DAG are not supported yet: write task, a pattern for the name of the Celery task",
-}
-
 
 def mistakes_from(errors: Sequence[Mapping[str, Any]], *, model: type[BaseModel]) -> tuple[Mistake, ...]:
     """What pydantic's ValidationError.errors() say of a document for `model`, each with its path."""
@@ -89,8 +84,6 @@ def _sentence(error: Mapping[str, Any], *, model: type[BaseModel]) -> str:
 
 def _unknown_key(location: Location, *, model: type[BaseModel]) -> str:
     key = str(location[-1])
-    if key in NOT_YET:
-        return NOT_YET[key]
     known = sorted(_keys(_model_at(location[:-1], model=model)))
     close = get_close_matches(key, known, n=1)
     if close:

@@ -1,4 +1,4 @@
-"""Single values of the configuration file: durations, ratios, names, broker URLs. Pure."""
+"""Single values of the configuration file: durations, ratios, names, URLs. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp")
 """Celery's remote control works on Redis and RabbitMQ only."""
+
+DATABASE_SCHEMES = {
+    "postgresql": "postgresql+psycopg2",
+    "postgresql+psycopg2": "postgresql+psycopg2",
+    "postgresql+psycopg": "postgresql+psycopg2",
+    "postgres": "postgresql+psycopg2",
+    "postgres+psycopg2": "postgresql+psycopg2",
+    "mysql": "mysql+pymysql",
+    "mysql+pymysql": "mysql+pymysql",
+    "mysql+mysqldb": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "mariadb+pymysql": "mysql+pymysql",
+    "sqlite": "sqlite",
+}
+"""How Airflow's users write the URL of the metadata database, and with which driver we open it."""
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
@@ -79,3 +94,33 @@ def _names_a_place(url: str) -> bool:
         return parts.port is None or bool(parts.hostname)
     except ValueError:
         return False
+
+
+def database_url_mistake(url: str) -> str | None:
+    """What is wrong with a metadata database's URL, without a word of it; None when it can be used."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in DATABASE_SCHEMES:
+        return (
+            "write the URL of Airflow's metadata database with a driver that is here: postgresql+psycopg2://"
+            "USER:PASSWORD@HOST:5432/airflow or mysql+pymysql://USER:PASSWORD@HOST:3306/airflow"
+        )
+    if scheme == "sqlite":
+        return None if rest.startswith("/") and rest.strip("/") else "write sqlite:///PATH of the file"
+    if not _names_a_database(url):
+        return (
+            "write the database's URL as postgresql+psycopg2://USER:PASSWORD@HOST:PORT/DATABASE, with each "
+            "/ ? # @ : [ ] and % of user and password encoded: %2F for a slash"
+        )
+    if scheme == "mysql+mysqldb" and (options := urlsplit(url).query) and not options.startswith("charset="):
+        return "write mysql+pymysql:// with options as PyMySQL names them: those of mysqldb are others"
+    return None
+
+
+def _names_a_database(url: str) -> bool:
+    """Whether host, port and database can be read; a second @ is one of a password that is not encoded."""
+    try:
+        parts = urlsplit(url)
+        is_readable = parts.port is None or bool(parts.hostname)
+    except ValueError:
+        return False
+    return is_readable and bool(parts.path.strip("/")) and parts.netloc.count("@") <= 1

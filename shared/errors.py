@@ -4,6 +4,7 @@ CeleryHpaError
 ├── ConfigurationError          the configuration file has mistakes; carries all of them
 ├── SelectorSyntaxError         a label selector that Kubernetes would refuse
 ├── BrokerUnavailable           the broker cannot be reached or does not answer in time
+├── DatabaseUnavailable         Airflow's metadata database cannot be reached, read or understood
 ├── CertificateError            a certificate or key cannot be read or does not fit
 └── KubernetesError             the Kubernetes API refused a request
     ├── NotFound                404
@@ -49,6 +50,10 @@ class SelectorSyntaxError(CeleryHpaError):
 
 class BrokerUnavailable(CeleryHpaError):
     """The broker cannot be reached, or did not answer before our deadline."""
+
+
+class DatabaseUnavailable(CeleryHpaError):
+    """Airflow's metadata database cannot be reached, did not answer in time, or has not what we look for."""
 
 
 class CertificateError(CeleryHpaError):

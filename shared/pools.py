@@ -33,11 +33,12 @@ from shared.configuration_values import (
     Ratio,
     Text,
     broker_url_mistake,
+    database_url_mistake,
 )
 from shared.errors import ConfigurationError, Mistake
 from shared.pods import WorkloadKey
 from shared.strict_yaml import load_yaml
-from shared.workers import Task
+from shared.workers import Label, Task
 
 _MOST_NAMES = 10_000
 """Task names whose label is remembered."""
@@ -124,13 +125,61 @@ class Algorithm(_Model):
         return value
 
 
-class LabelRule(_Model):
-    """Protects or weighs tasks by Celery task name."""
+class Airflow(_Model):
+    """That the workers are Airflow's, and where its metadata database is."""
 
-    task: Text
-    """Glob over the task name, as `billing.*`."""
+    database: Text | None = Field(default=None, repr=False)
+    """An SQLAlchemy URL."""
+    database_from: SecretSource | None = None
+    kubernetes_queue: Text = "kubernetes"
+    """CeleryKubernetesExecutor's queue for pods of their own: its tasks are not ours."""
+    executor: Text = "CeleryExecutor"
+    """Name of the executor whose tasks these workers run, short, as an alias, or as a full path."""
+    is_default_executor: bool = True
+    """Whether tasks that name no executor are its own."""
+
+    @field_validator("database")
+    @classmethod
+    def _usable(cls, database: str | None) -> str | None:
+        if database is not None and (sentence := database_url_mistake(database)):
+            raise ValueError(sentence)
+        return database
+
+    @field_validator("database_from")
+    @classmethod
+    def _exactly_one(cls, database_from: SecretSource | None, info: ValidationInfo) -> SecretSource | None:
+        if "database" in info.data and (info.data["database"] is None) == (database_from is None):
+            raise ValueError("name exactly one of database and databaseFrom")
+        return database_from
+
+
+class LabelRule(_Model):
+    """Protects or weighs tasks that fit `task`, `dag` or, where both stand, both."""
+
+    task: Text | None = None
+    """Glob over the name of a Celery task, as `billing.*`; over the task_id of an Airflow task.
+
+    A task in a task group has the group's id before its own, as `group.task`.
+    """
+    dag: Text | None = None
+    """Glob over the dag_id of an Airflow task; no other task fits."""
     protect: bool = False
     weight: Annotated[Number, Field(ge=0)] = 1.0
+
+    @field_validator("dag")
+    @classmethod
+    def _fits_something(cls, dag: str | None, info: ValidationInfo) -> str | None:
+        if dag is None and "task" in info.data and info.data["task"] is None:
+            raise ValueError("name task, dag or both")
+        return dag
+
+
+def _glob(pattern: str | None) -> Callable[[str | None], bool]:
+    """Whether a text fits; everything does where there is no pattern, and nothing that is not there."""
+    if pattern is None:
+        return lambda text: True
+    fits = re.compile(translate(pattern)).match
+    return lambda text: text is not None and fits(text) is not None
 
 
 class CostRule(_Model):
@@ -165,6 +214,8 @@ class Pool(_Model):
     slots_per_worker: Annotated[Integer, Field(ge=1, le=10_000)]
     broker: Broker
     worker_name: Text = "celery@{pod}"
+    airflow: Airflow | None = None
+    """Leave out for plain Celery."""
     algorithm: Algorithm = Algorithm()
     labels: tuple[LabelRule, ...] = ()
     cost: CostRule = CostRule()
@@ -176,6 +227,16 @@ class Pool(_Model):
         if worker_name.count("{pod}") != 1:
             raise ValueError('write {pod} in it once, as "celery@{pod}"')
         return worker_name
+
+    @field_validator("airflow")
+    @classmethod
+    def _not_for_kubernetes(cls, airflow: Airflow | None, info: ValidationInfo) -> Airflow | None:
+        if airflow is not None and airflow.kubernetes_queue in info.data.get("queues", ()):
+            raise ValueError(
+                "queues names kubernetesQueue, whose tasks run in pods of their own: "
+                "take it out there, or name another here"
+            )
+        return airflow
 
     @field_validator("queues")
     @classmethod
@@ -193,25 +254,31 @@ class Pool(_Model):
         return (self.namespace, self.name)
 
     def is_protected(self, task: Task) -> bool:
-        """Whether a label says that this task must never be stopped."""
-        return self._label_of(task.name)[0]
+        """Whether a rule here, or a label in Airflow, says that this task must never be stopped."""
+        return self._label_of(task).protect
 
     def weight(self, task: Task) -> float:
-        """The weight of the first label rule that fits and does not merely protect; 1 without one."""
-        return self._label_of(task.name)[1]
+        """That of the first rule here that fits and names one, else of its label in Airflow, else 1."""
+        weight = self._label_of(task).weight
+        return 1.0 if weight is None else weight
+
+    def _label_of(self, task: Task) -> Label:
+        name = (None, task.name) if task.key is None else (task.key.dag_id, task.key.task_id)
+        rules = self._rules_for(*name)
+        return rules if task.label is None else rules.over(task.label)
 
     @cached_property
-    def _label_of(self) -> Callable[[str], tuple[bool, float]]:
-        """Protection and weight by task name: names are few, and a plan asks for thousands of tasks."""
-        rules = [(re.compile(translate(rule.task)).match, rule) for rule in self.labels]
+    def _rules_for(self) -> Callable[[str | None, str], Label]:
+        """What the rules say, by dag_id and name: names are few, and a plan asks for thousands of tasks."""
+        rules = [(_glob(rule.dag), _glob(rule.task), rule) for rule in self.labels]
 
         @lru_cache(maxsize=_MOST_NAMES)
-        def label_of(name: str) -> tuple[bool, float]:
-            fitting = [rule for fits, rule in rules if fits(name)]
+        def rules_for(dag_id: str | None, name: str) -> Label:
+            fitting = [rule for fits_dag, fits_task, rule in rules if fits_dag(dag_id) and fits_task(name)]
             weights = (rule.weight for rule in fitting if "weight" in rule.model_fields_set)
-            return any(rule.protect for rule in fitting), next(weights, 1.0)
+            return Label(protect=any(rule.protect for rule in fitting), weight=next(weights, None))
 
-        return label_of
+        return rules_for
 
 
 class Configuration(_Model):

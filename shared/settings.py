@@ -6,16 +6,16 @@ import argparse
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from shared.configuration_values import broker_url_mistake
-from shared.errors import BrokerUnavailable, ConfigurationError, Mistake
+from shared.configuration_values import broker_url_mistake, database_url_mistake
+from shared.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable, Mistake
 from shared.logs import LogFormat
-from shared.pools import Broker, Configuration, Pool, SecretSource, parse_configuration
+from shared.pools import Airflow, Broker, Configuration, Pool, SecretSource, parse_configuration
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +135,8 @@ class _Loaded:
     configuration: Configuration
     broker_urls: Mapping[tuple[str, str], str] = field(repr=False)
     """By Pool.key."""
+    database_urls: Mapping[tuple[str, str], str] = field(repr=False)
+    """By Pool.key, of Airflow pools."""
 
 
 class ConfigurationFile:
@@ -168,6 +170,11 @@ class ConfigurationFile:
         """The brokers' URLs of the current configuration, with passwords, by Pool.key."""
         return self._loaded.broker_urls
 
+    @property
+    def database_urls(self) -> Mapping[tuple[str, str], str]:
+        """The metadata databases' URLs of the Airflow pools, with passwords, by Pool.key."""
+        return self._loaded.database_urls
+
     def broker_url(self, pool: Pool) -> str:
         """The broker's URL of a pool of the current configuration, with its password.
 
@@ -176,6 +183,17 @@ class ConfigurationFile:
         if pool.key not in self._loaded.broker_urls:
             raise BrokerUnavailable(f"Pool {pool.namespace}/{pool.name} is not in {self._path} any more.")
         return self._loaded.broker_urls[pool.key]
+
+    def database_url(self, pool: Pool) -> str:
+        """The metadata database's URL of an Airflow pool of the current configuration, with its password.
+
+        Raises DatabaseUnavailable for one that was removed, or is no Airflow pool any more.
+        """
+        if pool.key not in self._loaded.database_urls:
+            raise DatabaseUnavailable(
+                f"Pool {pool.namespace}/{pool.name} has no metadata database in {self._path} any more."
+            )
+        return self._loaded.database_urls[pool.key]
 
     async def wait_changed(self, version: int) -> int:
         """Return the current version as soon as it is another one than `version`."""
@@ -209,10 +227,12 @@ class ConfigurationFile:
         text = _read(self._path, path="")
         is_same = before is not None and text == before.text
         configuration = before.configuration if before and is_same else parse_configuration(text)
+        broker_urls, database_urls = _urls(configuration, self._environment)
         return _Loaded(
             text=text,
             configuration=configuration,
-            broker_urls=_broker_urls(configuration, self._environment),
+            broker_urls=broker_urls,
+            database_urls=database_urls,
         )
 
     def _keep_old(self, error: ConfigurationError) -> None:
@@ -224,27 +244,50 @@ class ConfigurationFile:
         self._is_sound.set(0)
 
 
-def _broker_urls(
-    configuration: Configuration, environment: Mapping[str, str]
-) -> Mapping[tuple[str, str], str]:
-    urls: dict[tuple[str, str], str] = {}
+_Urls = Mapping[tuple[str, str], str]
+
+
+def _urls(configuration: Configuration, environment: Mapping[str, str]) -> tuple[_Urls, _Urls]:
+    """The brokers' and the metadata databases' URLs by Pool.key; raises with every mistake in them."""
+    brokers: dict[tuple[str, str], str] = {}
+    databases: dict[tuple[str, str], str] = {}
     mistakes: list[Mistake] = []
     for index, pool in enumerate(configuration.pools):
         try:
-            urls[pool.key] = _broker_url(pool.broker, f"pools[{index}].broker", environment)
+            brokers[pool.key] = _broker_url(pool.broker, f"pools[{index}].broker", environment)
+        except ConfigurationError as error:
+            mistakes += error.mistakes
+        try:
+            if pool.airflow is not None:
+                databases[pool.key] = _database_url(pool.airflow, f"pools[{index}].airflow", environment)
         except ConfigurationError as error:
             mistakes += error.mistakes
     if mistakes:
         raise ConfigurationError(tuple(mistakes))
-    return urls
+    return brokers, databases
 
 
 def _broker_url(broker: Broker, path: str, environment: Mapping[str, str]) -> str:
     if broker.url_from is None:
         return broker.url or ""
-    url = _secret(broker.url_from, f"{path}.urlFrom", environment)
-    if sentence := broker_url_mistake(url):
-        raise ConfigurationError((Mistake(path=f"{path}.urlFrom", message=sentence),))
+    return _secret_url(broker.url_from, f"{path}.urlFrom", environment, broker_url_mistake)
+
+
+def _database_url(airflow: Airflow, path: str, environment: Mapping[str, str]) -> str:
+    if airflow.database_from is None:
+        return airflow.database or ""
+    return _secret_url(airflow.database_from, f"{path}.databaseFrom", environment, database_url_mistake)
+
+
+def _secret_url(
+    source: SecretSource,
+    path: str,
+    environment: Mapping[str, str],
+    mistake_in: Callable[[str], str | None],
+) -> str:
+    url = _secret(source, path, environment)
+    if sentence := mistake_in(url):
+        raise ConfigurationError((Mistake(path=path, message=sentence),))
     return url
 
 

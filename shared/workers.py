@@ -12,13 +12,52 @@ GREEN_POOLS = frozenset({"gevent", "eventlet"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskKey:
+    """Which task instance of Airflow a task runs."""
+
+    dag_id: str
+    task_id: str
+    """With the ids of its task groups before it, as `group.task`."""
+    run_id: str
+    map_index: int = -1
+    """-1 unless the task is mapped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What people said of a task: that it must never be stopped, or what it weighs."""
+
+    protect: bool = False
+    weight: float | None = None
+    """None when nobody gave it one."""
+
+    def over(self, wider: Label) -> Label:
+        """This label where it says something, else a wider one; protection adds up."""
+        weight = wider.weight if self.weight is None else self.weight
+        return Label(protect=self.protect or wider.protect, weight=weight)
+
+
+NO_LABEL = Label()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """A task on a worker. Its arguments are left behind at the door: Airflow's carry credentials."""
 
     id: str
     name: str
+    key: TaskKey | None = None
+    """Which task instance it runs; None for tasks that are not Airflow's."""
+    label: Label | None = None
+    """What Airflow's metadata database says; None where it was not asked, or could not be.
+
+    Of what Airflow has no labels for, as its callbacks, the worker's answer tells that much already.
+    """
     started_at: float | None = None
-    """Seconds since the epoch by the worker's wall clock; None while it is reserved or held for its eta."""
+    """Seconds since the epoch; None while it is reserved or held for its eta.
+
+    By the worker's wall clock, or for Airflow's tasks by ours and the age that its database tells.
+    """
 
     def running_seconds(self, now: float) -> float:
         """Seconds it has run at `now`; 0 when it has not started or the worker's clock is ahead of ours."""
@@ -90,3 +129,5 @@ class Fleet:
     """By node name."""
     silent: frozenset[str] = frozenset()
     """Node names that were asked and gave no whole answer before the deadline."""
+    believed: Mapping[str, tuple[Task, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """What Airflow's metadata database says that workers without an answer run, by node name."""

@@ -149,7 +149,7 @@ class Server:
         deadline = time.monotonic() + self._within_s
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"The broker {self._command!r} did not start.")
+                raise RuntimeError(f"The server {self._command!r} did not start.")
             time.sleep(0.02)
 
 
@@ -178,7 +178,7 @@ def _kill_epmd(port: int) -> None:
 
 def _require_rabbitmq() -> None:
     if not _RABBITMQ_SERVER.exists() and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install_rabbitmq()
+        install_debian_package("rabbitmq-server")
     if _RABBITMQ_SERVER.exists():
         return
     reason = "There is no RabbitMQ server here; install Debian's package rabbitmq-server to run this test."
@@ -187,11 +187,11 @@ def _require_rabbitmq() -> None:
     pytest.skip(reason)
 
 
-def _install_rabbitmq() -> None:
+def install_debian_package(name: str) -> None:
     """Debian starts a service of its own after installing; policy-rc.d is how it is asked not to."""
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for command in (
         ["apt-get", "update", "-q"],
-        ["apt-get", "install", "-yq", "--no-install-recommends", "rabbitmq-server"],
+        ["apt-get", "install", "-yq", "--no-install-recommends", name],
     ):
         subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600)

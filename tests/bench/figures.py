@@ -8,6 +8,10 @@ from statistics import median, quantiles
 from typing import Self
 
 
+class Missed(Exception):
+    """The figures are not as good as they have to be; the text says which."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """Of durations in seconds."""

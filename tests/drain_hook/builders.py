@@ -13,6 +13,8 @@ from shared.workers import Fleet, Task, WorkerSnapshot
 
 NOW = 1_800_000_000.0
 WORKLOAD_UID, REPLICA_SET_UID = "deployment-1", "rs-1"
+AIRFLOW = {"airflow": {"database": "postgresql://airflow-db/airflow"}}
+"""Makes the workers of a pool those of Airflow."""
 
 
 def pool(**settings: Any) -> Pool:

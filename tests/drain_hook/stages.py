@@ -16,6 +16,7 @@ from drain_hook.announcements import Announcer
 from drain_hook.cordon import Pace, Workers
 from drain_hook.drainer import MOST_ROUNDS, Drainer
 from drain_hook.events import Events
+from drain_hook.metadata_watch import Database, MetadataWatch
 from drain_hook.own_order import Costs
 from drain_hook.reconciler import Reconciler
 from drain_hook.round_locks import RoundLocks
@@ -31,6 +32,7 @@ from shared.workers import Task
 from tests.drain_hook import builders
 from tests.fakes.celery import FakeCelery, fake_worker
 from tests.fakes.kubernetes import Event, FakeCluster
+from tests.fakes.metadata import FakeMetadata
 
 NAMESPACE, QUEUES = "apps", frozenset({"default"})
 AT_ONCE = Pace(
@@ -78,6 +80,10 @@ class Stage:
     """What pod-deletion-cost does in this cluster."""
     control: Workers | None = None
     """Real workers in place of `celery`."""
+    database: FakeMetadata = field(default_factory=FakeMetadata)
+    """Airflow's, where `pool` has one."""
+    slow_database: Database | None = None
+    """Another door to it."""
     holder: str = "hook-1"
     """Of Leases."""
 
@@ -92,11 +98,13 @@ class Stage:
             software=WorkerSoftware(telemetry.old_workers),
             clock=self.clock.monotonic,
         )
+        self.metadata = MetadataWatch(lambda _: self.door_to_database, telemetry=telemetry)
         self.around = Surroundings(
             cluster=self.cluster,
             cache=self.cluster.cache,
             warm=self.warm,
             workers=lambda _: self.workers,
+            metadata=self.metadata,
             telemetry=telemetry,
             pace=self.pace,
             clock=self.clock.wall,
@@ -132,6 +140,10 @@ class Stage:
     @property
     def workers(self) -> Workers:
         return self.control or self.celery
+
+    @property
+    def door_to_database(self) -> Database:
+        return self.slow_database or self.database
 
     def lease(self, holder: str) -> Lease:
         """The reconciler's, as seen by one replica."""
@@ -252,6 +264,7 @@ def stage(
     annotations: Mapping[str, str] | None = None,
     queues: Sequence[str] = ("default",),
     kind: str = "Deployment",
+    settings: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Stage:
     """A settled workload of idle workers, but for those that are `busy`, by pod: worker-0, worker-1, …"""
@@ -270,6 +283,7 @@ def stage(
             workload={"kind": kind, "name": "worker"},
             drain={"holdSeconds": 0, **(drain or {})},
             queues=list(queues),
+            **(settings or {}),
         ),
         **fields,
     )

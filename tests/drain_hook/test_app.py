@@ -20,8 +20,10 @@ from drain_hook.app import run_hook
 from shared.certificates import make_ca
 from shared.marks import MARK_ANNOTATION
 from shared.settings import Settings
+from shared.workers import Label
 from tests.drain_hook.stages import eventually, running
 from tests.fakes.celery import FakeCelery, fake_worker
+from tests.fakes.metadata import FakeMetadata, celery_task, task_key
 from tests.shared.kubernetes_stages import SandboxStage, sandbox_stage
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/worker"
@@ -29,7 +31,10 @@ PODS = "/api/v1/namespaces/default/pods"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
-def config(**drain: Any) -> str:
+AIRFLOW = {"database": "postgresql://reader:hunter2@airflow-db/airflow"}
+
+
+def config(*, airflow: dict[str, str] | None = None, **drain: Any) -> str:
     pool = {
         "name": "default",
         "namespace": "default",
@@ -37,6 +42,7 @@ def config(**drain: Any) -> str:
         "queues": ["default"],
         "slotsPerWorker": 4,
         "broker": {"url": "redis://:hunter2@broker/0"},
+        "airflow": airflow,
         "drain": {"holdSeconds": 0, **drain},
     }
     return yaml.safe_dump({"pools": [pool], "refresh": 0.1, "maxAge": 30})
@@ -49,15 +55,17 @@ class Lab:
     stage: SandboxStage
     directory: Path
     celery: FakeCelery
+    databases: list[FakeMetadata] = field(default_factory=list)
+    """Those that were opened."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = field(default_factory=free_port)
     telemetry_port: int = field(default_factory=free_port)
     client_ca_file: Path | None = None
 
     @asynccontextmanager
-    async def hook(self) -> AsyncIterator[None]:
+    async def hook(self, *, airflow: dict[str, str] | None = None) -> AsyncIterator[None]:
         """The registration is there first, without a caBundle: the hook brings its own."""
-        self.config_file.write_text(config())
+        self.config_file.write_text(config(airflow=airflow))
         await self._register()
         settings = Settings(
             config=self.config_file,
@@ -68,13 +76,25 @@ class Lab:
             tls_self_managed=True,
             client_ca_file=self.client_ca_file,
         )
-        hook = asyncio.create_task(run_hook(settings, connect=lambda url, **_: self.celery, stop=self.stop))
+        hook = asyncio.create_task(
+            run_hook(
+                settings,
+                connect=lambda url, **_: self.celery,
+                connect_database=self.open_database,
+                stop=self.stop,
+            )
+        )
         try:
             await eventually(lambda: self.telemetry("/readyz"), lambda text: text.startswith("ok"))
             yield
         finally:
             self.stop.set()
             await hook
+
+    def open_database(self, url: str) -> FakeMetadata:
+        assert url == AIRFLOW["database"], "no other pool has a database"
+        self.databases.append(FakeMetadata())
+        return self.databases[-1]
 
     @property
     def config_file(self) -> Path:
@@ -200,6 +220,42 @@ async def test_a_pool_that_is_removed_gets_everything_back(lab: Lab) -> None:
         lab.config_file.write_text(config().replace("worker", "another"))
         await eventually(lab.marked, lambda marked: marked == set())
     assert all(worker.queues == {"default"} for worker in lab.celery.workers.values())
+
+
+async def test_airflows_labels_are_read_and_a_database_that_is_away_is_told(lab: Lab) -> None:
+    """Refused without it, with the reason also in /readyz, which stays ok: a refusal is an answer, too."""
+    lab.celery.start("celery@worker-0", celery_task(task_key(dag_id="sales")))
+    async with lab.hook(airflow=AIRFLOW):
+        assert (await lab.scale(0))["code"] == 403
+        (database,) = lab.databases
+        database.label("sales", Label(protect=True))
+        assert "would stop a protected task: worker-0 runs sales.build" in (await lab.scale(0))["message"]
+        database.broken = True
+        assert "must not be stopped is not known" in (await lab.scale(0))["message"]
+        ready, metrics = await lab.telemetry("/readyz"), await lab.telemetry("/metrics")
+        database.broken = False
+        assert "would stop a protected task" in (await lab.scale(0))["message"]
+        well = await lab.telemetry("/readyz")
+    assert ready.startswith("ok\nThe last round of pool default/default could not read Airflow's metadata")
+    assert 'drain_hook_database_failures_total{namespace="default",pool="default"} 1.0' in metrics
+    assert "hunter2" not in ready + metrics
+    assert well == "ok\n"
+    assert database.is_closed
+
+
+async def test_a_database_that_is_taken_out_of_the_configuration_is_closed(lab: Lab) -> None:
+    """And one that is put in is asked by the next round, without a restart."""
+    async with lab.hook():
+        lab.config_file.write_text(config(airflow=AIRFLOW))
+        await eventually(lambda: lab.scale(0), lambda answer: bool(lab.databases))
+        (database,) = lab.databases
+        database.broken = True
+        assert "must not be stopped is not known" in (await lab.scale(0))["message"]
+        lab.config_file.write_text(config())
+        ready = await eventually(lambda: lab.telemetry("/readyz"), lambda text: text == "ok\n")
+        await eventually(lambda: lab.scale(0), lambda answer: database.is_closed)
+        assert "worker-0 runs reports.build" in (await lab.scale(0))["message"]
+    assert "metadata" not in ready
 
 
 async def test_telemetry_shows_verdicts_and_no_secrets(lab: Lab) -> None:

@@ -14,11 +14,14 @@ from drain_hook.admission import Verdict
 from drain_hook.app import KUBERNETES_S
 from drain_hook.cordon import Pace
 from drain_hook.webhook import SHARE_OF_TIMEOUT
-from shared.errors import BrokerUnavailable, KubernetesUnavailable
+from shared.airflow_tasks import Metadata
+from shared.errors import BrokerUnavailable, DatabaseUnavailable, KubernetesUnavailable
 from shared.workers import Fleet, Software
+from tests.drain_hook.builders import AIRFLOW
 from tests.drain_hook.stages import Clock, Stage, node, running, stage
 from tests.fakes.celery import FakeCelery
 from tests.fakes.kubernetes import FakeCluster
+from tests.fakes.metadata import FakeMetadata
 from tests.model.virtual_time import VirtualLoop
 
 KUBERNETES = (
@@ -32,6 +35,8 @@ KUBERNETES = (
     "repeat_event",
 )
 CELERY = ("inspect", "active_queues", "cancel_consumers", "add_consumers")
+DATABASE = ("read_metadata",)
+DOORS = [*KUBERNETES, *CELERY, *DATABASE]
 TIMEOUTS_S = (1, 2, 3, 5, 10, 30)
 FOR_EVER_S = 3600.0
 
@@ -90,6 +95,21 @@ class SlowWorkers:
 
 
 @dataclass(kw_only=True)
+class SlowDatabase:
+    """The same for Airflow's metadata database."""
+
+    database: FakeMetadata
+    delays: dict[str, float] = field(default_factory=dict)
+
+    async def read(self, dag_ids: Collection[str] = (), *, timeout_s: float) -> Metadata:
+        delay_s = self.delays.get("read_metadata", 0.0)
+        await asyncio.sleep(min(delay_s, timeout_s))
+        if delay_s > timeout_s:
+            raise DatabaseUnavailable("no answer in time")
+        return await self.database.read(dag_ids, timeout_s=timeout_s)
+
+
+@dataclass(kw_only=True)
 class LoopClock(Clock):
     """Both clocks go as the loop's does, from now on."""
 
@@ -106,7 +126,7 @@ class LoopClock(Clock):
 def slow_stage(
     delays: Mapping[str, float], *, busy: Collection[str] = ()
 ) -> Iterator[tuple[Stage, VirtualLoop]]:
-    """Four workers behind slow doors."""
+    """Four workers of Airflow behind slow doors."""
     loop = VirtualLoop()
     try:
         cluster = SlowCluster(delays=dict(delays))
@@ -114,11 +134,13 @@ def slow_stage(
             4,
             busy={pod: [running(id=pod)] for pod in busy},
             drain={"holdSeconds": 2},
+            settings=AIRFLOW,
             cluster=lambda: cluster,
             clock=LoopClock(loop=loop),
             pace=Pace(),
         )
         scene.control = SlowWorkers(celery=scene.celery, delays=cluster.delays)
+        scene.slow_database = SlowDatabase(database=scene.database, delays=cluster.delays)
         yield scene, loop
     finally:
         loop.end()
@@ -143,11 +165,12 @@ async def leave_alone(scene: Stage, delays: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("timeout_s", TIMEOUTS_S)
-@pytest.mark.parametrize("door", [*KUBERNETES, *CELERY])
+@pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("delay_s", [0.3, 2.0, FOR_EVER_S])
 def test_no_door_makes_a_verdict_late(door: str, delay_s: float, timeout_s: int) -> None:
     """And what was begun is given back, when it was refused and nobody asks again."""
-    with slow_stage({door: delay_s}) as (scene, loop):
+    # The database is asked only while somebody works.
+    with slow_stage({door: delay_s}, busy=["worker-3"] if door in DATABASE else []) as (scene, loop):
         verdict, seconds = loop.run(timed(scene, loop, timeout_s))
         assert seconds <= SHARE_OF_TIMEOUT * timeout_s + 1e-6
         if verdict.allowed:
@@ -160,7 +183,7 @@ def test_no_door_makes_a_verdict_late(door: str, delay_s: float, timeout_s: int)
 @given(
     timeout_s=st.integers(1, 30),
     delays=st.dictionaries(
-        st.sampled_from([*KUBERNETES, *CELERY]), st.sampled_from([0.05, 0.4, 1.1, 2.9, 3.1, 12.0]), max_size=5
+        st.sampled_from(DOORS), st.sampled_from([0.05, 0.4, 1.1, 2.9, 3.1, 12.0]), max_size=5
     ),
     busy=st.sets(st.sampled_from(["worker-0", "worker-1", "worker-2", "worker-3"])),
     silent=st.sets(st.sampled_from(["worker-0", "worker-1", "worker-2"]), max_size=2),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drain_hook.costs import is_protected, worker_cost
+from drain_hook.costs import untouchable, worker_cost
 from shared.workers import Task
 from tests.drain_hook.builders import NOW, pool, task, worker
 
@@ -99,9 +99,9 @@ def test_a_worker_with_a_protected_task_is_protected(where: str) -> None:
     snapshot = (
         worker("w", **{"reserved": (protected, other)}) if where == "reserved" else worker("w", protected)
     )
-    assert is_protected(snapshot, pool=pool())
+    assert untouchable(snapshot.tasks, pool=pool())
 
 
 def test_a_worker_without_one_is_not() -> None:
     """Nor one that holds it for later: that goes back to the queue."""
-    assert not is_protected(worker("w", task(), eta=(task("billing.close", None),)), pool=pool())
+    assert not untouchable(worker("w", task(), eta=(task("billing.close", None),)).tasks, pool=pool())

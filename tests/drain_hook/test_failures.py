@@ -19,9 +19,9 @@ def test_every_fault_has_its_row() -> None:
 
 
 @pytest.mark.parametrize(("number", "row"), _ROW.findall(FAILURES.read_text()))
-def test_a_row_names_a_test_or_says_why_it_does_not_apply(number: str, row: str) -> None:
-    """A gap beside a test is said as one; a row with neither would be a silent gap."""
-    assert _NAMED.search(row) or "**Does not apply**" in row, number
+def test_a_row_names_a_test(number: str, row: str) -> None:
+    """A gap beside a test is said as one; a row without any would be a silent gap."""
+    assert _NAMED.search(row), number
 
 
 @pytest.mark.parametrize(("path", "name"), sorted(set(_NAMED.findall(FAILURES.read_text()))))

@@ -116,7 +116,7 @@ def reading(
     of = of or pool()
     return take_reading(
         pool=of,
-        broker=broker,
+        source=broker,
         pods=pods,
         fleet=fleet(*workers),
         queue_lengths=waiting if isinstance(waiting, Mapping) else {of.queues[0]: waiting},

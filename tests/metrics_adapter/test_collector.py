@@ -13,9 +13,10 @@ from metrics_adapter.collector import Collector
 from metrics_adapter.freshness import PoolState
 from shared.brokers import Broker, Brokers
 from shared.pools import Configuration, Pool
-from shared.workers import Fleet
+from shared.workers import Fleet, Label
 from tests.fakes.celery import FakeCelery, fake_worker
 from tests.fakes.kubernetes import FakeCluster
+from tests.fakes.metadata import FakeDatabases, celery_task, task_key
 from tests.metrics_adapter.builders import Clock, configuration, pool, tasks
 
 
@@ -71,6 +72,7 @@ class Lab:
     configuration: Configuration
     cluster: FakeCluster = field(default_factory=FakeCluster)
     celery: FakeCelery = field(default_factory=FakeCelery)
+    databases: FakeDatabases = field(default_factory=FakeDatabases)
     clock: Clock = field(default_factory=Clock)
     wall: Clock = field(default_factory=lambda: Clock(time.time()))
     refreshes: Refreshes = field(default_factory=Refreshes)
@@ -88,7 +90,7 @@ class Lab:
     async def refresh(self) -> PoolState:
         """Refresh every pool once; returns the first one's state."""
         for each in self.configuration.pools:
-            await self.collector.refresh(each, self.broker)
+            await self.collector.refresh(each, self.broker, self.databases)
         return self.state
 
     @property
@@ -199,7 +201,8 @@ async def test_only_workers_that_can_answer_are_asked(lab: Lab) -> None:
 
 
 async def test_what_should_not_occur_ends_nothing_and_tells_no_secret(lab: Lab) -> None:
-    await lab.collector.refresh(lab.configuration.pools[0], Broker(name="b", control=BrokenWorkers()))
+    broken = Broker(name="b", control=BrokenWorkers())
+    await lab.collector.refresh(lab.configuration.pools[0], broken, lab.databases)
     assert lab.refreshes.seen == [("default", "bug")]
     assert "ValueError" in (lab.state.problem or "")
     assert "hunter2" not in (lab.state.problem or "")
@@ -215,7 +218,7 @@ async def test_a_slow_pool_does_not_stall_the_others() -> None:
         lambda of: of.broker.url or "",
         connect=lambda url, **_: StuckWorkers() if "stuck" in url else lab.celery,
     )
-    collecting = asyncio.create_task(lab.collector.collect(lab.configuration, brokers))
+    collecting = asyncio.create_task(lab.collector.collect(lab.configuration, brokers, lab.databases))
     await lab.refreshes.of("fast", 3)
     collecting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -256,3 +259,75 @@ def test_a_broker_keeps_its_name_and_tells_nothing() -> None:
     names = [Brokers(lambda _: url, connect=lambda url, **_: FakeCelery()).of(pool()).name for _ in range(2)]
     assert names[0] == names[1]
     assert "hunter2" not in names[0]
+
+
+@pytest.fixture
+def airflow() -> Lab:
+    """An Airflow pool of two ready workers: one runs a task that the database still calls queued, as it does
+    another one that no worker has."""
+    of = pool(airflow={"database": "postgresql://reader:hunter2@db/airflow"})
+    lab = Lab(configuration=configuration(of))
+    lab.cluster.add_workload("default-worker", replicas=2, namespace="airflow")
+    accepted, waiting = task_key("accepted"), task_key("waiting")
+    lab.celery = FakeCelery.of(
+        fake_worker("celery@default-worker-0", celery_task(accepted)), fake_worker("celery@default-worker-1")
+    )
+    lab.databases.database.queue(accepted)
+    lab.databases.database.queue(waiting)
+    return lab
+
+
+async def test_both_sources_of_an_airflow_pool_are_held_together(airflow: Lab) -> None:
+    state = await airflow.refresh()
+    assert state.load is not None
+    assert (state.load.demand, state.load.waiting, state.problem) == (2, 1, None)
+    assert {call.method for call in airflow.celery.calls} == {"inspect"}, "what waits is in the database"
+
+
+async def test_without_its_database_an_airflow_pool_is_not_measured(airflow: Lab) -> None:
+    """What waits and what is protected stands nowhere else: its values grow old."""
+    await airflow.refresh()
+    airflow.databases.database.broken = True
+    airflow.clock.now = 61.0
+    state = await airflow.refresh()
+    assert "switched off" in (state.refusal(max_age_s=60) or "")
+    assert airflow.refreshes.seen[-1] == ("default", "database")
+    airflow.databases.database.broken = False
+    assert (await airflow.refresh()).refusal(max_age_s=60) is None
+
+
+async def test_without_the_broker_the_database_is_enough(airflow: Lab) -> None:
+    """It is a complaint, in /readyz and telemetry, and no refusal: every task has a row."""
+    await airflow.refresh()
+    airflow.celery.broken = True
+    airflow.clock.now = 61.0
+    state = await airflow.refresh()
+    assert state.load is not None
+    assert (state.load.demand, state.refusal(max_age_s=60)) == (2, None)
+    assert "metadata database alone" in (state.complaint(max_age_s=60) or "")
+    assert airflow.refreshes.seen[-1] == ("default", "broker")
+    airflow.celery.broken = False
+    assert (await airflow.refresh()).complaint(max_age_s=60) is None
+
+
+async def test_silence_of_every_airflow_worker_is_a_complaint(airflow: Lab) -> None:
+    await airflow.refresh()
+    airflow.celery.silent = set(airflow.celery.workers)
+    state = await airflow.refresh()
+    assert "worker_enable_remote_control" in (state.complaint(max_age_s=60) or "")
+    assert (state.refusal(max_age_s=60), airflow.refreshes.seen[-1]) == (None, ("default", "silent"))
+
+
+async def test_an_airflow_pool_scaled_to_nothing_wakes_up_by_what_is_queued(airflow: Lab) -> None:
+    airflow.cluster.delete_workload("default-worker", namespace="airflow")
+    airflow.cluster.add_workload("default-worker", replicas=0, namespace="airflow")
+    state = await airflow.refresh()
+    assert state.load is not None
+    assert state.load.demand == 2
+
+
+async def test_a_protected_airflow_task_occupies_its_worker(airflow: Lab) -> None:
+    airflow.databases.database.label("reports", accepted=Label(protect=True))
+    state = await airflow.refresh()
+    assert state.load is not None
+    assert state.load.demand == 4 + 1

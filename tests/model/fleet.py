@@ -8,14 +8,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from shared.workers import Fleet, Task
+from shared.workers import Fleet, Task, TaskKey
 from tests.fakes.celery import Call, FakeCelery, fake_worker
+from tests.fakes.metadata import AIRFLOW_3_TASK
 from tests.model.virtual_time import VirtualLoop
 
 QUEUES = ("default", "reports")
 SLOTS = 2
 PROTECTED = "billing.close"
-"""The name of a task that a label protects; see tests.drain_hook.builders.pool."""
+"""The name of a task that a label protects; see tests.drain_hook.builders.pool, and ModelDatabase."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class ModelFleet(FakeCelery):
 
     loop: VirtualLoop = field(default_factory=VirtualLoop)
     random: Random = field(default_factory=Random)
+    is_airflow: bool = False
+    """Tasks are those of Airflow: called the same, whatever they run."""
     frozen: set[str] = field(default_factory=set)
     """Of the silent nodes, those that neither start nor end tasks."""
     late_s: float = 0.0
@@ -160,8 +163,7 @@ class ModelFleet(FakeCelery):
         self.ended += len(done)
         kept = [task for task in worker.tasks if task.id not in done]
         started = tuple(
-            task if task.started_at is not None else Task(id=task.id, name=task.name, started_at=now)
-            for task in kept[:SLOTS]
+            task if task.started_at is not None else replace(task, started_at=now) for task in kept[:SLOTS]
         )
         self.change(node, active=started, reserved=tuple(kept[SLOTS:]))
 
@@ -178,11 +180,21 @@ class ModelFleet(FakeCelery):
         worker = self.workers[node]
         self._messages[message.id] = message
         starts = len(worker.active) < SLOTS
-        task = Task(id=message.id, name=message.name, started_at=self.loop.wall() if starts else None)
+        task = self._task(message, started_at=self.loop.wall() if starts else None)
         part = "active" if starts else "reserved"
         self.change(node, **{part: (*getattr(worker, part), task)})
         self._note_busy(node)
         return True
+
+    def _task(self, message: Message, *, started_at: float | None) -> Task:
+        if not self.is_airflow:
+            return Task(id=message.id, name=message.name, started_at=started_at)
+        dag_id, _, task_id = message.name.partition(".")
+        key = TaskKey(dag_id=dag_id, task_id=task_id, run_id=message.id)
+        return Task(id=message.id, name=AIRFLOW_3_TASK, key=key, started_at=started_at)
+
+    def is_protected(self, task: Task) -> bool:
+        return self._messages[task.id].name == PROTECTED
 
     def _note_busy(self, node: str) -> None:
         self.busy_at[node] = self.loop.time()

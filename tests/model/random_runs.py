@@ -53,7 +53,12 @@ def run_until(scale_downs: int, *, first_seed: int = 0) -> Outcome:
 def run_one(seed: int, *, steps: int = STEPS) -> World:
     """One world from its beginning to its end; the same seed gives the same."""
     chance = Random(seed)
-    world = World(seed=seed, replicas=chance.randint(2, REPLICAS), drain=chance.choice(POLICIES))
+    world = World(
+        seed=seed,
+        replicas=chance.randint(2, REPLICAS),
+        drain=chance.choice(POLICIES),
+        is_airflow=chance.random() < 0.5,
+    )
     try:
         for _ in range(steps):
             _happen(world, chance)
@@ -117,6 +122,7 @@ FAULTS: tuple[Callable[[World, Random], None], ...] = (
     _kill,
     lambda w, c: w.freeze(c.randrange(2), c.choice((0.1, 3.0, 45.0))),
     lambda w, c: w.break_broker(c.choice((0.05, 2.0, 20.0))),
+    lambda w, c: w.break_database(c.choice((0.05, 2.0, 20.0))),
     lambda w, c: w.fail_patches(c.choice((0.2, 0.8)), c.choice((0.1, 5.0))),
     lambda w, c: w.slow_down(c.choice((0.2, 2.0)), 20.0),
     lambda w, c: w.delay_commands(c.choice((0.1, 1.0)), 20.0),

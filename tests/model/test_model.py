@@ -25,9 +25,14 @@ class DrainHookMachine(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(seed=st.integers(0, 99), replicas=st.integers(2, 6), drain=st.sampled_from(POLICIES))
-    def begin(self, seed: int, replicas: int, drain: dict[str, Any]) -> None:
-        self.world = World(seed=seed, replicas=replicas, drain=drain)
+    @initialize(
+        seed=st.integers(0, 99),
+        replicas=st.integers(2, 6),
+        drain=st.sampled_from(POLICIES),
+        is_airflow=st.booleans(),
+    )
+    def begin(self, seed: int, replicas: int, drain: dict[str, Any], is_airflow: bool) -> None:
+        self.world = World(seed=seed, replicas=replicas, drain=drain, is_airflow=is_airflow)
 
     # Work, and whoever scales.
 
@@ -66,6 +71,10 @@ class DrainHookMachine(RuleBasedStateMachine):
     @rule(seconds=MOMENTS)
     def break_broker(self, seconds: float) -> None:
         self.world.break_broker(seconds)
+
+    @rule(seconds=MOMENTS)
+    def break_database(self, seconds: float) -> None:
+        self.world.break_database(seconds)
 
     @rule(share=st.sampled_from([0.3, 0.9]), seconds=MOMENTS)
     def fail_patches(self, share: float, seconds: float) -> None:

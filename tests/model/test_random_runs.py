@@ -3,6 +3,14 @@ import pytest
 from tests.model.random_runs import POLICIES, run_one, run_until
 
 ENOUGH = 1000
+HAPPENED = (
+    "verdict Busy",
+    "verdict Protected",
+    "verdict LabelsUnknown",
+    "verdict none",
+    "crashes",
+    "verdict Proceeding",
+)
 
 
 @pytest.mark.timeout(600)
@@ -16,7 +24,7 @@ def test_a_thousand_random_scale_downs_hit_nobody() -> None:
     assert outcome.violations == []
     assert outcome.counts["scale-downs"] >= ENOUGH
     # It was no idle walk: rounds were refused, broken off by crashes, and let busy workers go where they may.
-    for happened in ("verdict Busy", "verdict Protected", "verdict none", "crashes", "verdict Proceeding"):
+    for happened in HAPPENED:
         assert outcome.counts[happened] > 20, happened
 
 

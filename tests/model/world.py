@@ -20,7 +20,8 @@ from shared.workers import WorkerSnapshot
 from tests.drain_hook import builders
 from tests.drain_hook.stages import NAMESPACE, Stage, node
 from tests.model.cluster import NAME, LaggingCache, ModelCluster
-from tests.model.fleet import PROTECTED, QUEUES, ModelFleet
+from tests.model.fleet import QUEUES, ModelFleet
+from tests.model.metadata import ModelDatabase
 from tests.model.processes import CALLER, Door, Process
 from tests.model.virtual_time import VirtualLoop
 
@@ -56,6 +57,8 @@ class Replica:
             celery=world.fleet,
             control=Door(world.fleet, self.process),  # type: ignore[arg-type]
             pool=world.pool,
+            database=world.database,
+            slow_database=Door(world.database, self.process),  # type: ignore[arg-type]
             clock=world.clock,  # type: ignore[arg-type]
             pace=Pace(),
             holder=holder,
@@ -80,13 +83,17 @@ class Replica:
 class World:
     """Everything, in virtual time; `end` it."""
 
-    def __init__(self, *, seed: int, replicas: int, drain: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, *, seed: int, replicas: int, drain: dict[str, Any] | None = None, is_airflow: bool = False
+    ) -> None:
         self.loop = VirtualLoop()
         self.random = Random(seed)
         self.clock = self.loop
         self.cluster = ModelCluster(loop=self.loop, random=self.random)
-        self.fleet = ModelFleet(loop=self.loop, random=self.random)
-        self.pool = builders.pool(drain=drain or {}, queues=list(QUEUES))
+        self.fleet = ModelFleet(loop=self.loop, random=self.random, is_airflow=is_airflow)
+        self.database = ModelDatabase(fleet=self.fleet, clock=self.loop.wall)
+        airflow = builders.AIRFLOW if is_airflow else {}
+        self.pool = builders.pool(drain=drain or {}, queues=list(QUEUES), **airflow)
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
         self.slow_s = 0.0
@@ -181,6 +188,12 @@ class World:
         self.counts["broker down"] += 1
         self.fleet.broken = True
         self.loop.call_later(seconds, setattr, self.fleet, "broken", False)
+
+    def break_database(self, seconds: float) -> None:
+        """Nothing happens where the tasks are not Airflow's."""
+        self.counts["database down"] += 1
+        self.database.broken = True
+        self.loop.call_later(seconds, setattr, self.database, "broken", False)
 
     def fail_patches(self, share: float, seconds: float) -> None:
         self.counts["Kubernetes API failing"] += 1
@@ -416,7 +429,7 @@ class World:
     def _check_busy(self, name: str, worker: WorkerSnapshot, victims: list[str], since: float) -> None:
         """Busy ones may go when no idle one could, and protected ones never."""
         self.counts["busy workers that were let go"] += 1
-        if any(task.name == PROTECTED for task in worker.tasks):
+        if any(map(self.fleet.is_protected, worker.tasks)):
             self.violations.append(f"{name} was deleted with a protected task")
         idle = [
             other
@@ -482,6 +495,7 @@ class World:
 
     def _heal(self) -> None:
         self.fleet.broken, self.fleet.late_s, self.fleet.loses_commands = False, 0.0, False
+        self.database.broken = False
         self.cluster.failing, self.slow_s = 0.0, 0.0
         for silent in sorted(self.fleet.silent):
             self.fleet.wake(silent)

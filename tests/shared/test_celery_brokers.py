@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from deploy.sandbox.processes import free_port
-from shared.celery_broker import BrokerConnection, address, redacted
+from shared.celery_broker import BrokerConnection
 from shared.celery_control import CeleryControl
 from shared.errors import BrokerUnavailable
+from shared.urls import address, redacted
 from tests.brokers import Server, valkey
 from tests.workers import celery_workers, send_tasks
 

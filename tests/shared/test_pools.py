@@ -1,5 +1,6 @@
 """The configuration file: what it may say, what it says by default, and how its mistakes are told."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from shared.configuration_values import broker_url_mistake
 from shared.errors import ConfigurationError
 from shared.pools import Configuration, Pool, parse_configuration
-from shared.workers import Task
+from shared.workers import NO_LABEL, Label, Task, TaskKey
 
 
 def pool(name: Any = "default", **fields: Any) -> dict[str, Any]:
@@ -120,6 +121,18 @@ def test_a_ratio_is_exact_in_quotes_or_without(text: object) -> None:
             )
             for url in ("redis://:se/cret@r", "redis://:se#cret@r", "redis://:1?cret@r", "redis://r:99999")
         ),
+        ({"airflow": True}, "pools[0].airflow: write a mapping, as {key: value}"),
+        ({"airflow": {}}, "pools[0].airflow.databaseFrom: name exactly one of database and databaseFrom"),
+        (
+            {"airflow": {"database": "postgresql://u:p@r/airflow", "databaseFrom": {"env": "E"}}},
+            "pools[0].airflow.databaseFrom: name exactly one of database and databaseFrom",
+        ),
+        (
+            {"queues": ["a", "kubernetes"], "airflow": {"databaseFrom": {"env": "E"}}},
+            "pools[0].airflow: queues names kubernetesQueue, whose tasks run in pods of their own",
+        ),
+        ({"labels": [{"protect": True}]}, "pools[0].labels[0].dag: name task, dag or both"),
+        ({"labels": [{"dag": ""}]}, "pools[0].labels[0].dag: this must not be empty"),
         ({"slotPerWorker": 5}, "pools[0].slotPerWorker: this key is not known; did you mean slotsPerWorker?"),
         (
             {"drain": {"zzz": 1}},
@@ -131,22 +144,6 @@ def test_a_ratio_is_exact_in_quotes_or_without(text: object) -> None:
 def test_each_mistake_is_told_with_its_path_and_what_would_be_right(
     fields: dict[str, Any], expected: str
 ) -> None:
-    (mistake,) = mistakes_in(pool(**fields))
-    assert mistake.startswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"airflow": {}}, "pools[0].airflow: Airflow pools are not supported yet"),
-        (
-            {"labels": [{"task": "a", "dag": "nightly"}]},
-            "pools[0].labels[0].dag: labels by DAG are not supported yet",
-        ),
-    ],
-)
-def test_what_is_not_supported_yet_says_so(fields: dict[str, Any], expected: str) -> None:
-    """Somebody wrote what is planned: a typing error would be the wrong thing to look for."""
     (mistake,) = mistakes_in(pool(**fields))
     assert mistake.startswith(expected)
 
@@ -211,21 +208,93 @@ def test_a_password_shows_in_no_representation() -> None:
     assert "secret" not in repr(read_pool(broker={"url": "redis://:secret@r/0", "transportOptions": options}))
 
 
-def test_a_label_protects_or_weighs_by_the_name_of_the_task() -> None:
+def seen(pool: Pool, task: Task) -> tuple[bool, float]:
+    return pool.is_protected(task), pool.weight(task)
+
+
+def airflow_task(dag_id: str, task_id: str, label: Label | None = None) -> Task:
+    key = TaskKey(dag_id=dag_id, task_id=task_id, run_id="r")
+    return Task(id="1", name="execute_workload", key=key, label=label)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("billing.charge", (True, 2.0)),
+        ("billing.report", (True, 5.0)),
+        ("other", (False, 2.0)),
+    ],
+)
+def test_a_label_protects_or_weighs_by_the_name_of_the_task(name: str, expected: tuple[bool, float]) -> None:
     rules = [
         {"task": "billing.*", "protect": True},
         {"task": "*.report", "weight": 5},
         {"task": "*", "weight": 2},
     ]
-    labelled = read_pool(labels=rules)
+    assert seen(read_pool(labels=rules), Task(id="1", name=name)) == expected
 
-    def seen(name: str) -> tuple[bool, float]:
-        task = Task(id="1", name=name)
-        return labelled.is_protected(task), labelled.weight(task)
 
-    assert seen("billing.charge") == (True, 2.0)
-    assert seen("billing.report") == (True, 5.0)
-    assert seen("other") == (False, 2.0)
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (airflow_task("nightly_a", "load"), (True, 3.0)),
+        (airflow_task("nightly_a", "report_all"), (True, 5.0)),
+        (airflow_task("hourly", "report_all"), (False, 2.0)),
+        (airflow_task("hourly", "group.report_all"), (False, 1.0)),
+        (airflow_task("hourly", "load"), (False, 1.0)),
+        (Task(id="1", name="report_all"), (False, 2.0)),
+        (Task(id="1", name="nightly_a"), (False, 1.0)),
+        (Task(id="1", name="execute_workload"), (False, 9.0)),
+    ],
+)
+def test_a_label_by_dag_and_by_task_id(task: Task, expected: tuple[bool, float]) -> None:
+    """A rule with both fits where both do; an Airflow task goes by its task_id, not by its name in Celery."""
+    rules = [
+        {"dag": "nightly_*", "protect": True},
+        {"dag": "nightly_*", "task": "report*", "weight": 5},
+        {"task": "report*", "weight": 2},
+        {"dag": "nightly_*", "weight": 3},
+        {"task": "execute_*", "weight": 9},
+    ]
+    assert seen(read_pool(labels=rules), task) == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (None, (False, 1.0)),
+        (NO_LABEL, (False, 1.0)),
+        (Label(weight=7), (False, 7.0)),
+        (Label(weight=0), (False, 0.0)),
+        (Label(protect=True), (True, 1.0)),
+    ],
+)
+def test_a_label_in_airflow_counts_as_one_here(label: Label | None, expected: tuple[bool, float]) -> None:
+    assert seen(read_pool(), airflow_task("hourly", "load", label)) == expected
+
+
+@given(
+    protect=st.booleans(), weight=st.none() | st.floats(0, 100), label=st.builds(Label, protect=st.booleans())
+)
+def test_rules_go_before_labels_in_airflow_and_protection_adds_up(
+    protect: bool, weight: float | None, label: Label
+) -> None:
+    """The file is the operator's, who has the last word on weights; nobody can take protection away."""
+    rule = {"dag": "*", "protect": protect} | ({} if weight is None else {"weight": weight})
+    found = seen(read_pool(labels=[rule]), airflow_task("d", "t", replace(label, weight=7)))
+    assert found == (protect or label.protect, 7 if weight is None else weight)
+
+
+def test_an_airflow_pool() -> None:
+    """What it means when only the database is named."""
+    airflow = read_pool(airflow={"database": "postgresql://u:secret@r/airflow"}).airflow
+    assert airflow is not None
+    assert (airflow.kubernetes_queue, airflow.executor, airflow.is_default_executor) == (
+        "kubernetes",
+        "CeleryExecutor",
+        True,
+    )
+    assert "secret" not in repr(airflow)
 
 
 def test_the_pool_of_a_workload() -> None:
@@ -240,7 +309,8 @@ KEYS = st.sampled_from(
     [
         *("pools", "name", "namespace", "workload", "kind", "queues", "slotsPerWorker", "broker", "url"),
         *("urlFrom", "file", "env", "algorithm", "target", "scaleUpAbove", "labels", "task", "weight"),
-        *("cost", "exponent", "drain", "maxWait", "holdSeconds", "refresh", "maxAge", "airflow", "zzz"),
+        *("cost", "exponent", "drain", "maxWait", "holdSeconds", "refresh", "maxAge", "zzz"),
+        *("airflow", "database", "databaseFrom", "kubernetesQueue", "executor", "isDefaultExecutor", "dag"),
     ]
 )
 SCALARS = (

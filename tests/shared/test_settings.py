@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, DatabaseUnavailable
 from shared.settings import ConfigurationFile, Settings, parse_arguments
 
 POOL = """
@@ -21,6 +21,7 @@ pools:
 """
 IN_PLACE = POOL.replace("BROKER", "{url: 'redis://:secret@redis:6379/0'}")
 FROM_ENVIRONMENT = POOL.replace("BROKER", "{urlFrom: {env: BROKER_URL}}")
+AIRFLOW_FROM_ENVIRONMENT = IN_PLACE + "    airflow: {databaseFrom: {env: AIRFLOW_DB}}"
 FILES = ["--tls-cert-file", "c", "--tls-private-key-file", "k"]
 
 
@@ -130,6 +131,60 @@ def test_a_secret_that_is_no_broker_url_is_not_repeated(tmp_path: Path) -> None:
         "pools[0].broker.urlFrom: write the broker's URL beginning with one of redis://"
     )
     assert "hunter2" not in mistake
+
+
+def test_the_database_url_may_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("postgresql://u:p@db/airflow\n")
+    file = file_at(tmp_path / "f", IN_PLACE + f"    airflow: {{databaseFrom: {{file: {secret}}}}}")
+    assert file.database_url(file.current.pools[0]) == "postgresql://u:p@db/airflow"
+    environment = {"AIRFLOW_DB": "mysql://u:p@db/airflow"}
+    file = file_at(tmp_path / "g", AIRFLOW_FROM_ENVIRONMENT, environment=environment)
+    assert file.database_url(file.current.pools[0]) == "mysql://u:p@db/airflow"
+    file = file_at(tmp_path / "h", IN_PLACE + "    airflow: {database: 'postgresql://u:p@db/a'}")
+    assert file.database_url(file.current.pools[0]) == "postgresql://u:p@db/a"
+
+
+def test_a_pool_that_is_no_airflow_pool_any_more_has_no_database(tmp_path: Path) -> None:
+    """Rounds go on by the configuration with which they began."""
+    file = file_at(tmp_path / "f", IN_PLACE)
+    with pytest.raises(DatabaseUnavailable, match="no metadata database"):
+        file.database_url(file.current.pools[0])
+
+
+def test_mistakes_in_secrets_of_broker_and_database_are_told_at_once(tmp_path: Path) -> None:
+    """And a password that stands where a URL belongs is not repeated."""
+    text = FROM_ENVIRONMENT + "    airflow: {databaseFrom: {env: AIRFLOW_DB}}"
+    mistakes = mistakes_of(tmp_path / "f", text, environment={"AIRFLOW_DB": "hunter2"})
+    assert [mistake.partition(": ")[0] for mistake in mistakes] == [
+        "pools[0].broker.urlFrom.env",
+        "pools[0].airflow.databaseFrom",
+    ]
+    assert "write the URL of Airflow's metadata database" in mistakes[1]
+    assert "hunter2" not in mistakes[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("postgresql+asyncpg://u:hunter2@db/airflow", "postgresql+psycopg2://"),
+        ("oracle://u:hunter2@db/airflow", "mysql+pymysql://"),
+        ("postgresql://u:hunter2/a@db/airflow", "%2F for a slash"),
+        ("postgresql://u:hunter2@x@db/airflow", "%2F for a slash"),
+        ("postgresql://u:hunter2@db", "HOST:PORT/DATABASE"),
+        ("mysql+mysqldb://u:hunter2@db/airflow?ssl_mode=REQUIRED", "mysql+pymysql://"),
+        ("sqlite://hunter2", "sqlite:///PATH"),
+    ],
+)
+def test_a_database_url_that_cannot_be_used_is_not_repeated(url: str, sentence: str, tmp_path: Path) -> None:
+    environment = {"AIRFLOW_DB": url}
+    (from_secret,) = mistakes_of(tmp_path / "f", AIRFLOW_FROM_ENVIRONMENT, environment=environment)
+    (in_place,) = mistakes_of(tmp_path / "g", IN_PLACE + f"    airflow: {{database: '{url}'}}")
+    assert from_secret.startswith("pools[0].airflow.databaseFrom: write ")
+    assert in_place.startswith("pools[0].airflow.database: write ")
+    for mistake in (from_secret, in_place):
+        assert sentence in mistake
+        assert "hunter2" not in mistake
 
 
 def test_a_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:

@@ -1,0 +1,200 @@
+"""What Celery's workers say and what Airflow's metadata database says, held together. Pure.
+
+Rules of the whole file:
+
+- A worker that answers says itself what it runs. A row that calls a task running on such a worker, which does
+  not have it, is believed only when the task may have started after the worker was asked; else its process
+  has died, and Airflow will notice.
+- Of a worker that does not answer, which it never does once it was told to stop, the database is believed.
+- Where a task runs is told by its pod's name, never by its queue: queues are changed and shared.
+- A queued row whose task a worker has is not waiting any more: the database is seconds behind.
+- Ages are those of the database's clock, since the clocks of workers differ.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+
+from shared.airflow_payloads import is_airflows
+from shared.airflow_tasks import Metadata, TaskInstance
+from shared.pods import celery_node
+from shared.pools import Airflow, Pool
+from shared.workers import Fleet, Label, Task, TaskKey, WorkerSnapshot
+
+YOUNG_S = 10.0
+"""By how much a start may seem earlier than it was: workers write it down by their own clocks."""
+_CELERY_EXECUTORS = frozenset({"CeleryExecutor", "CeleryKubernetesExecutor"})
+"""Both run a task that is not for Kubernetes on the same workers."""
+
+
+def with_metadata(
+    fleet: Fleet,
+    metadata: Metadata,
+    *,
+    pool: Pool,
+    nodes: Collection[str],
+    asked_at: float,
+    asked_later: Collection[str] = (),
+) -> Fleet:
+    """The fleet with keys, labels and ages of Airflow's tasks, and with what only the database knows.
+
+    `nodes` are those of all pods that there are, terminating ones too: rows of others are no concern of this
+    fleet. `asked_at` is when its oldest answer was asked for, in seconds since the epoch; workers in
+    `asked_later` were asked after the database had answered, so their word is the last. A task whose label
+    still cannot be told keeps None, as that of a DAG that was not asked for.
+    """
+    rows = _Rows(metadata)
+    workers = {node: _told(worker, rows) for node, worker in fleet.workers.items()}
+    held = _Held(task for worker in workers.values() for task in worker.tasks)
+    believed = defaultdict[str, list[Task]](list)
+    for row in metadata.instances:
+        if row.state != "running":
+            continue
+        node = celery_node(row.host, worker_name=pool.worker_name)
+        if node not in workers:
+            if node in nodes or node in fleet.silent:
+                believed[node].append(_task_of(row, metadata))
+        elif node not in asked_later and not held.has(row) and _is_younger(row, metadata, than=asked_at):
+            worker = workers[node]
+            workers[node] = replace(worker, active=(*worker.active, _task_of(row, metadata)))
+    return replace(fleet, workers=workers, believed={node: tuple(tasks) for node, tasks in believed.items()})
+
+
+def belongs(instance: TaskInstance, airflow: Airflow) -> bool:
+    """Whether a task instance is one of this executor's, as opposed to Kubernetes' or another executor's.
+
+    A DAG's author may have written the executor's short name or its full path.
+    """
+    if instance.queue == airflow.kubernetes_queue:
+        return False
+    if instance.executor is None:
+        return airflow.is_default_executor
+    return bool(_names_of(instance.executor) & _names_of(airflow.executor))
+
+
+def queued_of(metadata: Metadata, *, pool: Pool) -> tuple[TaskInstance, ...]:
+    """The queued task instances of an Airflow pool's queues, whether a worker has them already or not."""
+    if pool.airflow is None:
+        return ()
+    queues, airflow = frozenset(pool.queues), pool.airflow
+    return tuple(
+        row
+        for row in metadata.instances
+        if row.state == "queued" and row.queue in queues and belongs(row, airflow)
+    )
+
+
+def waiting_of(queued: Iterable[TaskInstance], tasks: Iterable[Task]) -> tuple[TaskInstance, ...]:
+    """Those that none of these tasks is: give the tasks of all workers that may have taken them."""
+    held = _Held(tasks)
+    return tuple(row for row in queued if not held.has(row))
+
+
+def dags_of(fleet: Fleet) -> frozenset[str]:
+    """The dag_ids of the tasks that workers have: their labels are wanted, whether they have rows or not."""
+    return frozenset(task.key.dag_id for task in _tasks(fleet) if task.key is not None)
+
+
+def has_unknown_label(task: Task) -> bool:
+    """Whether Airflow may know a label of it that we do not."""
+    return task.label is None and (task.key is not None or is_airflows(task.name))
+
+
+class _Rows:
+    """Rows by what a task may be known by."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self.metadata = metadata
+        self._by_key = {row.key: row for row in metadata.instances}
+        self._by_celery_id = {row.celery_id: row for row in metadata.instances if row.celery_id}
+
+    def of(self, task: Task) -> TaskInstance | None:
+        """What a payload says goes before the id: an id is written down later."""
+        return self._by_key.get(task.key) if task.key else self._by_celery_id.get(task.id)
+
+
+class _Held:
+    """Tasks that workers have."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        mine = list(tasks)
+        self._ids = {task.id for task in mine}
+        self._keys: set[TaskKey | None] = {task.key for task in mine}
+
+    def has(self, row: TaskInstance) -> bool:
+        return row.celery_id in self._ids or row.key in self._keys
+
+
+def _told(worker: WorkerSnapshot, rows: _Rows) -> WorkerSnapshot:
+    return replace(
+        worker,
+        active=tuple(_known(task, rows) for task in worker.active),
+        reserved=tuple(_known(task, rows) for task in worker.reserved),
+        eta=tuple(_known(task, rows) for task in worker.eta),
+    )
+
+
+def _known(task: Task, rows: _Rows) -> Task:
+    row = rows.of(task)
+    key = task.key or (row.key if row else None)
+    if key is None:
+        return task
+    return replace(
+        task,
+        key=key,
+        label=row.label if row else _label_of(key, rows.metadata),
+        started_at=_started_at(task, row, rows.metadata),
+    )
+
+
+def _label_of(key: TaskKey, metadata: Metadata) -> Label | None:
+    """Of a task without a row: by its DAG's latest version, if that was asked for."""
+    labels = metadata.labels.get(key.dag_id)
+    return labels.of(key.task_id) if labels else None
+
+
+def _started_at(task: Task, row: TaskInstance | None, metadata: Metadata) -> float | None:
+    """By the database's clock, where the row is of this very try; a reserved task has not started."""
+    if task.started_at is None or row is None or row.celery_id not in (None, task.id):
+        return task.started_at
+    start = _start_of(row, metadata)
+    return task.started_at if start is None else start
+
+
+def _start_of(row: TaskInstance, metadata: Metadata) -> float | None:
+    if row.state != "running" or row.age_s is None:
+        return None
+    return metadata.read_at - row.age_s
+
+
+def _is_younger(row: TaskInstance, metadata: Metadata, *, than: float) -> bool:
+    start = _start_of(row, metadata)
+    return start is not None and start > than - YOUNG_S
+
+
+def _task_of(row: TaskInstance, metadata: Metadata) -> Task:
+    """A task that only the database knows."""
+    key = row.key
+    name = f"{key.dag_id}.{key.task_id}"
+    return Task(
+        id=row.celery_id or f"{name}/{key.run_id}/{key.map_index}",
+        name=name,
+        key=key,
+        label=row.label,
+        started_at=metadata.read_at if row.age_s is None else metadata.read_at - row.age_s,
+    )
+
+
+def _tasks(fleet: Fleet) -> Iterator[Task]:
+    for worker in fleet.workers.values():
+        yield from worker.tasks
+    for tasks in fleet.believed.values():
+        yield from tasks
+
+
+def _names_of(executor: str) -> frozenset[str]:
+    """What an executor may be called; an alias is a name like any other."""
+    last = executor.rpartition(".")[2]
+    return frozenset({executor, last}) | (_CELERY_EXECUTORS if last in _CELERY_EXECUTORS else frozenset())

@@ -1,0 +1,62 @@
+"""Airflow's task instances and their labels: what its metadata database said at one moment. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared.workers import NO_LABEL, Label, TaskKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagLabels:
+    """The labels of one DAG and its tasks."""
+
+    dag: Label = NO_LABEL
+    """What its tags say of all its tasks."""
+    tasks: Mapping[str, Label] = field(default_factory=dict)
+    """By task_id: what its tags or an executor_config say of one task."""
+
+    def of(self, task_id: str) -> Label:
+        """Protected when either says so; the weight nearest to the task."""
+        return self.tasks.get(task_id, NO_LABEL).over(self.dag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInstance:
+    """A row of `task_instance` that holds or waits for a slot."""
+
+    key: TaskKey
+    state: Literal["queued", "running"]
+    queue: str
+    """Celery's queue, where the executor is Celery's."""
+    executor: str | None = None
+    """As the DAG's author wrote it; None is the default executor, and all there is before Airflow 2.10."""
+    host: str = ""
+    """The first label of `hostname`: the pod's name. Empty while it is queued."""
+    celery_id: str | None = None
+    """`external_executor_id`; None until the executor has told it."""
+    age_s: float | None = None
+    """Seconds since it was queued, or began to hold its slot, by the database's own clock; never negative.
+
+    It began at `start_date`, or was queued later: a deferred or rescheduled task keeps its first start.
+    """
+    label: Label = NO_LABEL
+    """Of the version of the DAG that it runs, tags included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What the metadata database said at one moment."""
+
+    read_at: float
+    """Seconds since the epoch by our wall clock, when the answer was there."""
+    instances: tuple[TaskInstance, ...] = ()
+    """Every task instance that is running or queued, of all executors and queues."""
+    labels: Mapping[str, DagLabels] = field(default_factory=dict)
+    """By dag_id, for tasks that Celery still has and that have no row any more.
+
+    Of the newest version that a row above runs, where there is one, else of the newest there is.
+    Holds every DAG that was asked for or has a row above, those without labels, too.
+    """
