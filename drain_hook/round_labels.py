@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import AbstractContextManager, asynccontextmanager
 
 from drain_hook.metadata_watch import MetadataWatch
-from shared.airflow_fleet import dags_of, with_metadata
+from shared.airflow_fleet import dags_of, with_metadata, with_what_may_have_begun
 from shared.airflow_tasks import Metadata
 from shared.errors import DatabaseUnavailable
 from shared.pools import Pool
@@ -71,7 +71,7 @@ class RoundLabels:
         if self._metadata is None:
             return fleet
         answered = [at for node, at in asked_at.items() if node in fleet.workers]
-        return with_metadata(
+        labelled = with_metadata(
             fleet,
             self._metadata,
             pool=self._pool,
@@ -79,6 +79,7 @@ class RoundLabels:
             asked_at=min(answered, default=self._metadata.read_at),
             asked_later={node for node, at in asked_at.items() if at >= self._metadata.read_at},
         )
+        return with_what_may_have_begun(labelled, self._metadata, pool=self._pool, nodes=nodes)
 
 
 def _work(fleet: Fleet) -> Iterator[tuple[str, str]]:

@@ -62,6 +62,20 @@ def with_metadata(
     return replace(fleet, workers=workers, believed={node: tuple(tasks) for node, tasks in believed.items()})
 
 
+def with_what_may_have_begun(
+    fleet: Fleet, metadata: Metadata, *, pool: Pool, nodes: Collection[str]
+) -> Fleet:
+    """The fleet where each worker without an answer has taken whatever is protected and waits for one.
+
+    The database calls a task queued, on no worker, for seconds after one took it: nobody can tell which.
+    """
+    waiting = waiting_of(queued_of(metadata, pool=pool), _tasks(fleet))
+    tasks = tuple(filter(pool.is_protected, (_task_of(row, metadata) for row in waiting)))
+    mute = (fleet.silent | frozenset(nodes)) - fleet.workers.keys()
+    believed = {node: (*fleet.believed.get(node, ()), *tasks) for node in mute} if tasks else {}
+    return replace(fleet, believed={**fleet.believed, **believed})
+
+
 def belongs(instance: TaskInstance, airflow: Airflow) -> bool:
     """Whether a task instance is one of this executor's, as opposed to Kubernetes' or another executor's.
 
@@ -183,7 +197,7 @@ def _task_of(row: TaskInstance, metadata: Metadata) -> Task:
         name=name,
         key=key,
         label=row.label,
-        started_at=metadata.read_at if row.age_s is None else metadata.read_at - row.age_s,
+        started_at=None if row.state == "queued" else metadata.read_at - (row.age_s or 0.0),
     )
 
 

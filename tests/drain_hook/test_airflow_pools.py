@@ -124,6 +124,19 @@ async def test_of_silent_workers_the_database_knows_what_they_run() -> None:
     assert "worker-1 did not answer, but by Airflow's database runs reports.build" in verdict.message
 
 
+async def test_a_silent_worker_may_have_taken_a_protected_task_that_is_still_called_queued() -> None:
+    """For seconds it is on no worker by the database; where all answer it waits in the broker."""
+    scene = airflow_stage(2, drain={"whenBusy": "proceed"}, worker_1=BUILD)
+    scene.database.queue(LOAD)
+    scene.database.label("sales", PROTECTED)
+    fall_silent(scene, "worker-0")
+    verdict = await scene.ask(2, 0)
+    assert (verdict.reason, scene.marked) == ("Protected", set())
+    assert "sales.load (run manual__1), not started" in verdict.message
+    scene.database.end(LOAD)
+    assert (await scene.ask(2, 0)).reason == "Proceeding"
+
+
 @pytest.mark.parametrize("drain", [{}, {"whenBusy": "proceed"}])
 async def test_a_pod_that_is_not_ready_and_silent_is_kept_for_its_protected_task(
     drain: Mapping[str, Any],

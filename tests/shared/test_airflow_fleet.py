@@ -21,6 +21,7 @@ from shared.airflow_fleet import (
     queued_of,
     waiting_of,
     with_metadata,
+    with_what_may_have_begun,
 )
 from shared.airflow_tasks import DagLabels, Metadata, TaskInstance
 from shared.celery_replies import parse_tasks
@@ -430,3 +431,17 @@ def test_each_task_is_counted_once(fates: list[tuple[str, bool, bool, bool]]) ->
     assert len(active) + len(believed) == len(named(*RUNNING))
     assert not any(map(has_unknown_label, [*active, *believed, *reserved]))
     assert told(found, known, asked_at=ASKED_AT) == found, "what has been told is not told again"
+
+
+def test_a_silent_worker_may_have_what_is_protected_and_still_called_queued() -> None:
+    """Workers that answer do not have it, and what is not protected makes no difference."""
+    waiting = [
+        row("keep", "queued", label=PROTECT),
+        row("other", "queued"),
+        row("held", "queued", label=PROTECT),
+    ]
+    seen = metadata(*waiting, row("busy", host="silent"))
+    mine = told(fleet(worker("celery@a", task("1", "held")), silent=["celery@silent"]), seen)
+    believed = with_what_may_have_begun(mine, seen, pool=POOL, nodes=["celery@a", "celery@leaving"]).believed
+    keys = {node: [each.key.task_id for each in tasks if each.key] for node, tasks in believed.items()}
+    assert keys == {"celery@silent": ["busy", "keep"], "celery@leaving": ["keep"]}
