@@ -90,7 +90,10 @@ def may_serve(kept: Kept, *, instead_of: KeyPair | None, seen_since: SeenSince, 
     if instead_of is None or instead_of.lasts_until() <= now:
         return True
     issuer = kept.issuer()
-    return issuer is not None and is_trusted(issuer, seen_since, now=now)
+    if issuer is None:
+        return False
+    # Whoever trusts what is served trusts another leaf of the same CA, whether or not we can see that.
+    return instead_of.is_signed_by(issuer) or is_trusted(issuer, seen_since, now=now)
 
 
 def is_trusted(ca: x509.Certificate, seen_since: SeenSince, *, now: datetime) -> bool:

@@ -294,13 +294,22 @@ def test_a_leaf_for_another_name_is_replaced_at_once() -> None:
 def test_a_leaf_is_served_once_its_own_ca_is_trusted() -> None:
     """That of an old CA, too; and at once where there is none to serve instead."""
     old, new = make_ca("CA", now=NOW), make_ca("CA", now=NOW)
-    announced, served = kept_under(new, of=old), make_leaf(old, common_name=HOST, now=NOW)
-    now = NOW + SEEN_AFTER
+    served = make_leaf(make_ca("CA", now=NOW), common_name=HOST, now=NOW)
+    announced, now = kept_under(new, of=old), NOW + SEEN_AFTER
     assert may_serve(announced, instead_of=None, seen_since={}, now=now)
     assert not may_serve(announced, instead_of=served, seen_since={}, now=now)
     assert not may_serve(announced, instead_of=served, seen_since={new.certificate: NOW}, now=now)
     assert may_serve(announced, instead_of=served, seen_since={old.certificate: NOW}, now=now)
     assert may_serve(announced, instead_of=served, seen_since={}, now=served.lasts_until())
+
+
+def test_a_leaf_of_the_ca_that_is_served_needs_no_look_at_the_registration() -> None:
+    """Whoever trusts the one trusts the other; and a registration may be closed to us for years."""
+    old, new = make_ca("CA", now=NOW), make_ca("CA", now=NOW)
+    served, renewed = (make_leaf(old, common_name=HOST, now=NOW) for _ in range(2))
+    for kept in (Kept(ca=old, leaf=renewed), Kept(ca=new, leaf=renewed, old_cas=(old.certificate,))):
+        assert may_serve(kept, instead_of=served, seen_since={}, now=NOW)
+    assert not may_serve(Kept(ca=new, leaf=renewed), instead_of=served, seen_since={}, now=NOW)
 
 
 def test_a_caller_takes_either_certificate_while_both_cas_are_registered(tmp_path: Path) -> None:
