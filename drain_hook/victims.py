@@ -94,11 +94,15 @@ def _age(since: float, *, now: float) -> _Age:
 
 
 def _compare(one: _Aged, other: _Aged) -> int:
-    """Ready for less time, more restarts, newer; whether they are ready has been looked at before."""
+    """Ready for less time, more restarts, newer; whether they are ready has been looked at before.
+
+    Restarts of sidecars count since Kubernetes has looked at them, which is not in every version in use.
+    """
     by_chance = _sign(one.pod.uid, other.pod.uid)
     return (
         (_younger_first(one.ready, other.ready, by_chance) if one.pod.is_ready else 0)
         or other.pod.restarts - one.pod.restarts
+        or other.pod.sidecar_restarts - one.pod.sidecar_restarts
         or _younger_first(one.created, other.created, by_chance)
     )
 

@@ -58,6 +58,8 @@ class Pod:
     """Seconds since the epoch."""
     restarts: int = 0
     """Highest restart count of its containers."""
+    sidecar_restarts: int = 0
+    """Highest restart count of its sidecars: init containers that are restarted always."""
     is_terminating: bool = False
     terminates_by: float | None = None
     """When its grace period is over, seconds since the epoch; None while nobody has deleted it."""
@@ -209,7 +211,8 @@ def pod_from(document: Document) -> Pod:
         is_ready=ready.get("status") == "True",
         ready_since=parse_time(ready.get("lastTransitionTime")) if ready.get("status") == "True" else None,
         created_at=parse_time(metadata.get("creationTimestamp")) or 0.0,
-        restarts=max((c.get("restartCount", 0) for c in status.get("containerStatuses") or ()), default=0),
+        restarts=_most_restarts(status.get("containerStatuses")),
+        sidecar_restarts=_most_restarts(_sidecar_statuses(spec, status)),
         is_terminating=bool(metadata.get("deletionTimestamp")),
         terminates_by=parse_time(metadata.get("deletionTimestamp")),
         cost_annotation=annotations.get(DELETION_COST),
@@ -306,6 +309,16 @@ def answering_nodes(pods: Iterable[Pod], *, worker_name: str) -> frozenset[str]:
         for pod in pods
         if pod.phase == "Running" and not pod.is_terminating
     )
+
+
+def _most_restarts(statuses: Iterable[Document] | None) -> int:
+    return max((one.get("restartCount", 0) for one in statuses or ()), default=0)
+
+
+def _sidecar_statuses(spec: Document, status: Document) -> list[Document]:
+    containers = spec.get("initContainers") or ()
+    names = {one["name"] for one in containers if one.get("restartPolicy") == "Always"}
+    return [one for one in status.get("initContainerStatuses") or () if one["name"] in names]
 
 
 def _stand_in(workload: Workload) -> ReplicaSet:

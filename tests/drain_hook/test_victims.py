@@ -83,6 +83,13 @@ def test_of_equal_ages_the_one_that_was_restarted_goes() -> None:
     assert first([pod("calm"), pod("restless", restarts=3)], 1) == ["restless"]
 
 
+def test_restarts_of_sidecars_decide_among_equals() -> None:
+    """After those of containers."""
+    calm, shaky = pod("calm"), pod("shaky", sidecar_restarts=7)
+    assert first([calm, shaky], 1) == ["shaky"]
+    assert first([pod("restless", restarts=1), shaky], 1) == ["restless"]
+
+
 def test_ages_are_compared_by_powers_of_two() -> None:
     """Between 2**32 and 2**33 ns (4.3 and 8.6 s) all ages are alike, and the uid decides."""
     older, younger = pod("a", ready_since=NOW - 8), pod("b", ready_since=NOW - 5)
@@ -113,6 +120,7 @@ def crowds(draw: st.DrawFn) -> list[Pod]:
             ready_since=NOW - ready[index],
             created_at=NOW - 2 * 10**6 - created[index] * 10**5,
             restarts=draw(st.integers(0, 2)),
+            sidecar_restarts=draw(st.integers(0, 2)),
             cost_annotation=draw(st.sampled_from([None, "-1", "0", "5", str(INT32_MIN)])),
         )
         for index in range(len(ready))
@@ -137,6 +145,8 @@ def goes_before(one: Pod, other: Pod, everyone: list[Pod]) -> bool:
         return younger(one, other, one.ready_since, other.ready_since)
     if one.restarts != other.restarts:
         return one.restarts > other.restarts
+    if one.sidecar_restarts != other.sidecar_restarts:
+        return one.sidecar_restarts > other.sidecar_restarts
     return younger(one, other, one.created_at, other.created_at)
 
 

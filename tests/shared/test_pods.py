@@ -98,6 +98,23 @@ def test_a_pod_keeps_what_decides_its_fate() -> None:
     assert not read.has_mark_annotation
 
 
+def test_restarts_of_sidecars_are_counted_by_themselves() -> None:
+    """Init containers that are restarted always; what others took to start is over."""
+    document = pod()
+    document["spec"]["initContainers"] = [
+        {"name": "proxy", "restartPolicy": "Always"},
+        {"name": "logs", "restartPolicy": "Always"},
+        {"name": "migrate"},
+    ]
+    document["status"]["initContainerStatuses"] = [
+        {"name": "proxy", "restartCount": 2},
+        {"name": "logs", "restartCount": 5},
+        {"name": "migrate", "restartCount": 9},
+    ]
+    read = pod_from(document)
+    assert (read.restarts, read.sidecar_restarts) == (4, 5)
+
+
 def test_a_pod_that_is_not_bound_yet_is_pending() -> None:
     document = pod()
     document["spec"], document["status"] = {}, {}

@@ -26,6 +26,7 @@ class Candidate:
     ready_since: datetime | None = None
     deletion_cost: int = 0
     restarts: int = 0
+    sidecar_restarts: int = 0
     created_at: datetime | None = None
     is_active: bool = True
 
@@ -80,9 +81,18 @@ def candidate(pod: dict[str, Any]) -> Candidate:
         ready_since=ready_since(pod),
         deletion_cost=parse_deletion_cost((metadata.get("annotations") or {}).get(DELETION_COST)),
         restarts=max((item["restartCount"] for item in status.get("containerStatuses") or []), default=0),
+        sidecar_restarts=sidecar_restarts(pod),
         created_at=parse_time(metadata.get("creationTimestamp")),
         is_active="deletionTimestamp" not in metadata and phase not in ("Succeeded", "Failed"),
     )
+
+
+def sidecar_restarts(pod: dict[str, Any]) -> int:
+    """Of its init containers with restartPolicy Always; those of others do not count."""
+    init_containers = (pod.get("spec") or {}).get("initContainers") or []
+    sidecars = [item["name"] for item in init_containers if item.get("restartPolicy") == "Always"]
+    statuses = (pod.get("status") or {}).get("initContainerStatuses") or []
+    return max((item["restartCount"] for item in statuses if item["name"] in sidecars), default=0)
 
 
 def ready_since(pod: dict[str, Any]) -> datetime | None:
@@ -141,6 +151,8 @@ def _compare(first: Candidate, second: Candidate, colocated: Counter[str], now: 
             return by_ready_time
     if first.restarts != second.restarts:
         return second.restarts - first.restarts
+    if first.sidecar_restarts != second.sidecar_restarts:
+        return second.sidecar_restarts - first.sidecar_restarts
     return _younger_first(first, second, first.created_at, second.created_at, now)
 
 

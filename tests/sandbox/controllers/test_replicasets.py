@@ -96,6 +96,16 @@ def test_more_restarts_go_first_when_readiness_is_of_the_same_moment() -> None:
     assert first_to_go(pod("calm", ready_s=None), pod("shaky", ready_s=None, restarts=3)) == "shaky"
 
 
+def test_restarts_of_sidecars_are_looked_at_after_those_of_containers() -> None:
+    """So do the ReplicaSet controllers of late; they are init containers that are restarted always."""
+    assert first_to_go(pod("calm"), pod("shaky", sidecar_restarts=3)) == "shaky"
+    assert first_to_go(pod("worse", restarts=1), pod("shaky", sidecar_restarts=3)) == "worse"
+    source = pod_object(conditions=READY, initContainerStatuses=[{"name": "proxy", "restartCount": 2}])
+    assert candidate(source).sidecar_restarts == 0
+    source["spec"]["initContainers"] = [{"name": "proxy", "restartPolicy": "Always"}]
+    assert candidate(source).sidecar_restarts == 2
+
+
 def test_the_newer_pod_goes_first_when_all_else_is_equal() -> None:
     """Criterion 8, by powers of two again."""
     assert first_to_go(pod("old", age_s=1000), pod("new", age_s=1)) == "new"
