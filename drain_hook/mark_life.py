@@ -30,6 +30,8 @@ class Ending(StrEnum):
     """The workload was scaled since, and wants no fewer pods than before the round."""
     SPARED = "Spared"
     """The scale-down is done and Kubernetes deleted another pod in place of this one."""
+    LEFT = "Left"
+    """The scale-down is done; it was one of several of whom Kubernetes was to take any."""
     FORGOTTEN = "Forgotten"
     """Refused, and no review has asked for it again in time."""
     DISMISSED = "Dismissed"
@@ -60,6 +62,7 @@ def record_of(
         queues=victim.queues,
         cost=victim.cost,
         foreign_cost=_foreign_cost(victim),
+        may_stay=victim.may_stay or None,
     )
 
 
@@ -115,7 +118,9 @@ def ending_of(pod: Pod, state: WorkloadState, *, now: float, ttl_s: float) -> En
     if pod.mark.workload_uid != state.workload.uid:
         return Ending.FOREIGN
     if state.workload.replicas < pod.mark.from_replicas and state.workload.generation > pod.mark.generation:
-        return None if is_deletion_pending(state) else Ending.SPARED
+        if is_deletion_pending(state):
+            return None
+        return Ending.LEFT if pod.mark.may_stay else Ending.SPARED
     if _was_scaled_up(pod, pod.mark, state):
         return Ending.SCALED_UP
     return None if -MOST_SKEW_S <= now - pod.mark.asked_at <= ttl_s else Ending.FORGOTTEN

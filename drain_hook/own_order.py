@@ -6,16 +6,16 @@ still be foreseen, so these pods are drained and waited for as the highest ordin
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from enum import Enum
 
+from drain_hook.explanations import describe_victims, name_victims
 from drain_hook.ordinals import no_others
 from drain_hook.plans import Refusal, Victim
-from drain_hook.victims import deletion_order
+from drain_hook.victims import certainly_before, deletion_order
 from shared.pods import Pod, Workload, WorkloadState
 
-STEADY_S = 2.0
+STEADY_S = 2
 """Ages are compared by powers of two, so who is next may change with time. For so long, before and after, the
 same ones must be next: clocks differ, and Kubernetes takes a moment to delete."""
 
@@ -64,34 +64,43 @@ def own_order(pods: Collection[Pod], *, related: Collection[Pod], now: float) ->
     return deletion_order(pods, related=related, costs_count=False, now=now)
 
 
-def unsteady_order(victims: Collection[Victim], state: WorkloadState, *, now: float) -> Refusal | None:
-    """A refusal when Kubernetes might pick others; not so in a StatefulSet.
+def as_likely(owner_uid: str, state: WorkloadState, count: int, *, now: float) -> frozenset[str]:
+    """uids of the pods beyond the first `count` of a ReplicaSet that Kubernetes may take in place of those.
 
-    A little earlier or later, or because it finds two of the same age and takes any of them.
+    A little earlier or later, or because it finds pods alike and takes any of them. None in a StatefulSet.
     """
     if state.workload.goes_by_ordinals:
+        return frozenset()
+    own = [pod for pod in state.pods if pod.owner_uid == owner_uid and pod.is_active]
+    # Times are whole seconds: two pods that reach a power of two one after the other are seen between.
+    moments = [now + half / 2 for half in range(-2 * STEADY_S, 2 * STEADY_S + 1)]
+    is_before = certainly_before(own, related=state.pods, moments=moments)
+    order = own_order(own, related=state.pods, now=now)
+    end, index = count, 0
+    while index < end < len(order):  # whoever may go before one that was added may be taken, too
+        caught_up = (i for i in range(len(order) - 1, end - 1, -1) if not is_before(order[index], order[i]))
+        end = next(caught_up, end - 1) + 1
+        index += 1
+    return frozenset(pod.uid for pod in order[count:end])
+
+
+def unsteady_order(victims: Collection[Victim]) -> Refusal | None:
+    """A refusal when somebody works among those of whom Kubernetes takes any.
+
+    As soon as all are idle they are drained together. To drain them before would keep the idle ones from work
+    until the last of the others has ended its own.
+    """
+    alike = {victim.pod.owner_uid for victim in victims if victim.may_stay}
+    concerned = [victim for victim in victims if victim.pod.owner_uid in alike]
+    busy = [victim for victim in concerned if victim.is_busy]
+    if not busy:
         return None
-    leaving = {victim.pod.uid for victim in victims}
-    counts = Counter(victim.pod.owner_uid for victim in victims)
-    is_steady = all(
-        leaving.issuperset(pod.uid for pod in own_order(pods, related=state.pods, now=now + shift)[:count])
-        for owner_uid, count in counts.items()
-        for pods in _both_ways([pod for pod in state.pods if pod.owner_uid == owner_uid])
-        for shift in (-STEADY_S, 0.0, STEADY_S)
+    return Refusal(
+        reason="CannotPredict",
+        sentence=(
+            "This cluster ignores pod-deletion-cost (the feature gate PodDeletionCost is off), and Kubernetes"
+            " may take any of these, which are of one age, or take each other's turn as they grow older:"
+            f" {name_victims(concerned)}. They are let go when none of them has anything to do, but now"
+            f" {describe_victims(busy)}. Ask again then, or for another number of replicas."
+        ),
     )
-    return None if is_steady else _UNSTEADY
-
-
-def _both_ways(pods: list[Pod]) -> tuple[list[Pod], list[Pod]]:
-    """Sorting keeps those that nothing tells apart as it finds them."""
-    return pods, pods[::-1]
-
-
-_UNSTEADY = Refusal(
-    reason="CannotPredict",
-    sentence=(
-        "This cluster ignores pod-deletion-cost (the feature gate PodDeletionCost is off), and nobody can"
-        " tell which pods Kubernetes picks by itself: some are of the same age, or take each other's turn as"
-        " they grow older. Ask again in a moment, or for another number of replicas."
-    ),
-)

@@ -17,7 +17,7 @@ from drain_hook.obstacles import (
     protected_in_the_way,
     rollout_in_the_way,
 )
-from drain_hook.own_order import Costs, no_choice, unknown_order, unsteady_order
+from drain_hook.own_order import Costs, as_likely, no_choice, unknown_order, unsteady_order
 from drain_hook.plans import DrainPlan, Refusal, Victim
 from drain_hook.victims import removal_class, removals
 from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload, WorkloadState, parse_cost
@@ -64,15 +64,20 @@ def plan_drain(
         return replace(plan, refusal=refusal)
     writes_costs = costs.choose(workload)
     counts = removals(workload, state.replica_sets, state.pods, to_replicas=scale_down.to_replicas)
+    besides = {
+        uid: frozenset() if writes_costs else as_likely(uid, state, counts[uid], now=now)
+        for uid in candidates
+    }
     leaving = {
-        uid: _victims(group, counts[uid], writes_costs=writes_costs, pool=pool)
+        uid: _victims(group, counts[uid], besides=besides[uid], writes_costs=writes_costs, pool=pool)
         for uid, group in candidates.items()
     }
+    plan = replace(plan, spares=sum(map(len, besides.values())))
     victims = tuple(victim for group in leaving.values() for victim in group)
     if refusal := (
         _unpredictable(leaving, candidates) or deletions_in_the_way(victims, state)
         if writes_costs
-        else unsteady_order(victims, state, now=now)
+        else unsteady_order(victims)
     ):
         return replace(plan, refusal=refusal)
     return _complete(plan, victims, [c.pod for c in everyone], scale_down=scale_down, state=state)
@@ -121,9 +126,16 @@ def decide_dry_run(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: f
 
 
 def _victims(
-    candidates: Sequence[Candidate], count: int, *, writes_costs: bool, pool: Pool
+    candidates: Sequence[Candidate],
+    count: int,
+    *,
+    besides: frozenset[str],
+    writes_costs: bool,
+    pool: Pool,
 ) -> tuple[Victim, ...]:
+    """`besides`: uids of pods that may go in place of the first `count`."""
     chosen = list(choose(candidates, count))
+    chosen += [(candidate, True) for candidate in candidates if candidate.pod.uid in besides]
     leaving = {candidate.pod.uid for candidate, _ in chosen}
     survivors = [candidate.pod for candidate in candidates if candidate.pod.uid not in leaving]
     cost = _cost_to_write([c.pod for c, _ in chosen], survivors=survivors) if writes_costs else None
@@ -136,6 +148,7 @@ def _victims(
             believed=candidate.believed,
             is_forced=is_forced,
             is_going=candidate.is_going,
+            may_stay=bool(besides),
             cost=cost,
             queues=tuple(sorted(candidate.queues)) or pool.queues,
         )
@@ -221,6 +234,13 @@ def _drained(plan: DrainPlan, scale_down: ScaleDown) -> str:
     change = f"From {scale_down.from_replicas} to {scale_down.to_replicas} replicas"
     if not plan.victims:
         return f"{change} no pod has to go."
+    if plan.spares:
+        leaving = len(plan.victims) - plan.spares
+        go = "goes" if leaving == 1 else "go"
+        return (
+            f"{change} {leaving} of these {go}, whichever Kubernetes takes, with nothing left to do:"
+            f" {name_victims(plan.victims)}. The others work again after that."
+        )
     return f"{change} these go, with nothing left to do: {name_victims(plan.victims)}."
 
 

@@ -25,6 +25,8 @@ class Victim:
     """Kubernetes removes it whatever we write: unassigned, Pending or not ready, or none is to be left."""
     is_going: bool = False
     """An earlier scale-down that was let through is about to remove it: its record stays that round's."""
+    may_stay: bool = False
+    """Kubernetes takes any of several, of which this is one, where costs do not count."""
     cost: int | None
     """pod-deletion-cost that must stand on the pod; one value for all victims of a ReplicaSet, None where
     costs choose nobody."""
@@ -56,6 +58,8 @@ class DrainPlan:
     since: float
     """When draining for this round began, seconds since the epoch; what new marks of the round should say."""
     victims: tuple[Victim, ...] = ()
+    spares: int = 0
+    """So many of the victims stay, and nobody can tell which."""
     silent: tuple[str, ...] = ()
     """Node names of all workers of the workload that did not answer."""
     protected: tuple[str, ...] = ()

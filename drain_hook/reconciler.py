@@ -42,6 +42,7 @@ _WHY = {
     Ending.FOREIGN: "the drain record is about another workload",
     Ending.SCALED_UP: "the workload was scaled up again, or further",
     Ending.SPARED: "the scale-down is done, and Kubernetes deleted other pods",
+    Ending.LEFT: "the scale-down is done, and of pods of one age Kubernetes takes any",
     Ending.FORGOTTEN: "nobody asked for the scale-down again",
     Ending.DISMISSED: "the pool is not in the configuration any more",
 }

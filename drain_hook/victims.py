@@ -7,7 +7,8 @@ costs play no part; then each ReplicaSet's own pods are sorted, where costs come
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import cmp_to_key
 from itertools import groupby
 from operator import itemgetter
@@ -37,15 +38,36 @@ def deletion_order(
     goes. Without them the pods themselves are counted. Costs do not count where Kubernetes' feature gate
     PodDeletionCost is off.
     """
-    crowd = Counter(pod.host for pod in related or pods if pod.is_active)
-    ranked = [
-        ((*removal_class(pod), pod.deletion_cost * costs_count, -crowd[pod.host]), _aged(pod, now=now))
-        for pod in pods
-        if pod.is_active
-    ]
+    rank = _ranks(related or pods, costs_count=costs_count)
+    ranked = [(rank(pod), _aged(pod, now=now)) for pod in pods if pod.is_active]
     # Most pods differ in nothing but what counts last. Comparing that is slow: only like ones are compared.
     groups = groupby(sorted(ranked, key=itemgetter(0)), key=itemgetter(0))
     return tuple(one.pod for _, like in groups for one in sorted((aged for _, aged in like), key=_BY_AGE))
+
+
+def certainly_before(
+    pods: Collection[Pod], *, related: Collection[Pod], moments: Iterable[float]
+) -> Callable[[Pod, Pod], bool]:
+    """Tells of any two of these pods whether the one goes first where costs do not count.
+
+    At each of these moments, and whether or not Kubernetes looks at sidecars. The order by which it sorts is
+    none that could be sorted by: pods of one second are alike, others of like age go by uid. So what a sort
+    makes of it hangs on what it begins with; but whoever goes before each of the others ends before them all.
+    """
+    rank = _ranks(related, costs_count=False)
+    ranks = {pod.uid: rank(pod) for pod in pods}
+    seen = [pods]
+    if any(pod.sidecar_restarts for pod in pods):
+        seen.append([replace(pod, sidecar_restarts=0) for pod in pods])
+    views = [{pod.uid: _aged(pod, now=now) for pod in one} for one in seen for now in moments]
+    different = [view for index, view in enumerate(views) if view not in views[:index]]
+
+    def is_before(one: Pod, other: Pod) -> bool:
+        if ranks[one.uid] != ranks[other.uid]:
+            return ranks[one.uid] < ranks[other.uid]
+        return all(_compare(view[one.uid], view[other.uid]) < 0 for view in different)
+
+    return is_before
 
 
 def removals(
@@ -67,6 +89,15 @@ def removals_at(
         return lambda to_replicas: {workload.uid: count_beyond(workload, pods, to_replicas=to_replicas)}
     headcount = count(pods)
     return lambda to_replicas: lost_pods(workload, replica_sets, headcount, to_replicas=to_replicas)
+
+
+_Rank = tuple[bool, int, bool, bool, int, int]
+
+
+def _ranks(related: Collection[Pod], *, costs_count: bool) -> Callable[[Pod], _Rank]:
+    """What counts before ages do."""
+    crowd = Counter(pod.host for pod in related if pod.is_active)
+    return lambda pod: (*removal_class(pod), pod.deletion_cost * costs_count, -crowd[pod.host])
 
 
 class _Age(NamedTuple):

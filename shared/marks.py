@@ -44,6 +44,8 @@ class Mark:
     StatefulSet, where costs decide nothing and none is written."""
     foreign_cost: str | None = None
     """The pod-deletion-cost that stood there before; restored on release."""
+    may_stay: bool | None = None
+    """True on one of several of whom Kubernetes takes any, where costs do not count; else it is left out."""
 
     def is_of(self, *, workload_uid: str, from_replicas: int, to_replicas: int) -> bool:
         """Whether this is the round of such a scale-down; request uids would change with every retry."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.sandbox.controllers import replicasets
-from drain_hook.own_order import Costs, own_order
+from drain_hook.own_order import STEADY_S, Costs, own_order
 from drain_hook.planner import decide
 from drain_hook.plans import DrainPlan
 from shared.pods import DELETION_COST, Pod
 from tests.drain_hook import builders
 from tests.drain_hook.builders import NOW, leaving, marked, names, pod, pool, scale_down, task, unready
-from tests.drain_hook.stages import NAMESPACE, Stage, running, stage
+from tests.drain_hook.stages import NAMESPACE, Stage, node, running, stage
 
 
 def plan(pods: list[Pod], to_replicas: int, **inputs: Any) -> DrainPlan:
@@ -72,18 +73,7 @@ def test_the_order_agrees_with_the_sandbox(descriptions: list[tuple[bool, float,
         )
         for index, (is_ready, age, restarts, cost) in enumerate(descriptions)
     ]
-    candidates = [
-        replicasets.Candidate(
-            name=p.name,
-            uid=p.uid,
-            node=p.host,
-            ready_since=datetime.fromtimestamp(p.ready_since, UTC) if p.ready_since else None,
-            deletion_cost=p.deletion_cost,
-            restarts=p.restarts,
-            created_at=datetime.fromtimestamp(p.created_at, UTC),
-        )
-        for p in pods
-    ]
+    candidates = [candidate_of(p) for p in pods]
     now = datetime.fromtimestamp(NOW, UTC)
     for count in range(1, len(pods)):
         chosen = replicasets.choose_victims(
@@ -91,6 +81,72 @@ def test_the_order_agrees_with_the_sandbox(descriptions: list[tuple[bool, float,
         )
         foreseen = own_order(pods, related=pods, now=NOW)[:count]
         assert {one.name for one in chosen} == {p.name for p in foreseen}
+
+
+ALIKE = st.tuples(st.booleans(), st.integers(70_000, 70_004), st.integers(0, 4), st.integers(0, 1))
+"""Pods of one power of two, of which some are of one second: no order that could be sorted by."""
+
+
+@given(
+    st.lists(ALIKE, min_size=2, max_size=9),
+    st.randoms(use_true_random=False),
+    st.sampled_from([-STEADY_S, 0.0, STEADY_S]),
+)
+def test_whoever_kubernetes_takes_is_drained(
+    descriptions: list[tuple[bool, int, int, int]], random: Random, shift_s: float
+) -> None:
+    """Its sort is not stable, and begins with pods in any order."""
+    uids = random.sample(range(100, 1000), len(descriptions))
+    pods = [
+        pod(
+            f"w-{index}",
+            uid=str(uid),
+            is_ready=is_ready,
+            ready_since=NOW - age if is_ready else None,
+            created_at=NOW - age - created_before,
+            restarts=restarts,
+        )
+        for index, (uid, (is_ready, age, created_before, restarts)) in enumerate(
+            zip(uids, descriptions, strict=True)
+        )
+    ]
+    for count in range(1, len(pods)):
+        planned = plan(pods, len(pods) - count)
+        assert len(planned.victims) - planned.spares == count
+        taken = kubernetes_takes(random.sample(pods, len(pods)), count, now=NOW + shift_s)
+        assert taken <= set(leaving(planned))
+
+
+def kubernetes_takes(pods: list[Pod], count: int, *, now: float) -> set[str]:
+    """As Go sorts up to twelve of them: by insertion. Which of two goes first the sandbox says."""
+    everyone, moment = [candidate_of(p) for p in pods], datetime.fromtimestamp(now, UTC)
+
+    def is_less(one: replicasets.Candidate, other: replicasets.Candidate) -> bool:
+        first, *_ = replicasets.choose_victims(
+            [other, one], desired=1, related=everyone, honours_costs=False, now=moment
+        )
+        return first == one
+
+    in_order: list[replicasets.Candidate] = []
+    for one in everyone:
+        place = len(in_order)
+        while place and is_less(one, in_order[place - 1]):
+            place -= 1
+        in_order.insert(place, one)
+    return {one.name for one in in_order[:count]}
+
+
+def candidate_of(p: Pod) -> replicasets.Candidate:
+    """The same pod, as the sandbox has it."""
+    return replicasets.Candidate(
+        name=p.name,
+        uid=p.uid,
+        node=p.host,
+        ready_since=datetime.fromtimestamp(p.ready_since, UTC) if p.ready_since else None,
+        deletion_cost=p.deletion_cost,
+        restarts=p.restarts,
+        created_at=datetime.fromtimestamp(p.created_at, UTC),
+    )
 
 
 # Whether they may.
@@ -118,7 +174,7 @@ def test_a_protected_one_whose_turn_it_is_is_a_refusal() -> None:
     assert "feature gate PodDeletionCost" in planned.refusal.sentence
 
 
-def test_a_turn_that_is_about_to_change_is_refused() -> None:
+def test_both_go_whose_turn_is_about_to_change() -> None:
     """Ages are compared by powers of two: w-1 is the next in some seconds, when w-0's passes one."""
     boundary_s = 2**43 / 1e9
     pods = [
@@ -126,19 +182,59 @@ def test_a_turn_that_is_about_to_change_is_refused() -> None:
         pod("w-1", uid="a", ready_since=NOW - boundary_s - 600, created_at=NOW - boundary_s - 600),
     ]
     assert leaving(plan(pods, 1, now=NOW - 60)) == ["w-0"]
-    refusal = plan(pods, 1).refusal
-    assert refusal is not None
-    assert (refusal.reason, "Ask again in a moment" in refusal.sentence) == ("CannotPredict", True)
+    assert leaving(plan(pods, 1)) == ["w-0", "w-1"]
     assert leaving(plan(pods, 1, now=NOW + 60)) == ["w-1"]
 
 
-def test_pods_of_the_same_age_are_no_prediction() -> None:
-    """Kubernetes' sort is not stable: it takes either. Where both go, or neither does, all is well."""
-    pods = aged(1, 1, 30)
-    refusal = plan(pods, 2).refusal
-    assert refusal is not None
-    assert "of the same age" in refusal.sentence
+def test_so_do_both_that_reach_the_next_power_one_after_the_other() -> None:
+    """w-1 is the first but for one second, a second from now."""
+    boundary_s = 2**43 / 1e9
+    ages = {"w-0": boundary_s - 0.6, "w-1": boundary_s - 1.6}
+    pods = [
+        pod(name, uid=uid, ready_since=NOW - age, created_at=NOW - age)
+        for (name, age), uid in zip(ages.items(), "ab", strict=True)
+    ]
     assert leaving(plan(pods, 1)) == ["w-0", "w-1"]
+
+
+def test_of_pods_of_one_age_all_must_be_idle() -> None:
+    """Kubernetes' sort is not stable: it takes either. Nobody is drained for as long as one has work."""
+    pods = aged(1, 1, 30)
+    planned = plan(pods, 2)
+    assert (leaving(planned), planned.spares) == (["w-0", "w-1"], 1)
+    verdict = decide(planned, scale_down=scale_down(3, 2), pool=pool(), now=NOW)
+    assert (verdict.allowed, verdict.reason) == (True, "Drained")
+    assert "1 of these goes" in verdict.message
+    refusal = plan(pods, 2, busy={"w-1": [task()]}).refusal
+    assert refusal is not None
+    assert refusal.reason == "CannotPredict"
+    assert ": w-0, w-1. They" in refusal.sentence
+    assert "w-1 runs reports.build" in refusal.sentence
+    assert (leaving(plan(pods, 1)), plan(pods, 1).spares) == (["w-0", "w-1"], 0)
+
+
+def test_a_busy_one_may_be_taken_for_one_that_is_not_even_of_its_age() -> None:
+    """By their uids w-0 goes before w-1, and that before w-2; w-0 and w-2 are alike, so w-2 may be first."""
+    twenty_hours = {"ready_since": NOW - 72_000, "created_at": NOW - 72_010}
+    pods = [
+        pod("w-0", uid="1", **twenty_hours),
+        pod("w-1", uid="5", ready_since=NOW - 71_820, created_at=NOW - 71_830),
+        pod("w-2", uid="9", **twenty_hours),
+    ]
+    refusal = plan(pods, 2, busy={"w-2": [task()]}).refusal
+    assert refusal is not None
+    assert refusal.reason == "CannotPredict"
+
+
+def test_restarts_of_sidecars_are_no_prediction() -> None:
+    """Not every Kubernetes in use looks at them: where it does w-1 goes, elsewhere w-0, the younger one."""
+    ready = {"ready_since": NOW - 3600}
+    pods = [
+        pod("w-0", created_at=NOW - 3700, **ready),
+        pod("w-1", created_at=NOW - 90_000, sidecar_restarts=3, **ready),
+    ]
+    planned = plan(pods, 1)
+    assert (leaving(planned), planned.spares) == (["w-0", "w-1"], 1)
 
 
 def test_before_kubernetes_1_22_a_deployment_is_never_scaled_down() -> None:
@@ -191,6 +287,47 @@ async def test_a_busy_victim_is_drained_until_it_is_idle() -> None:
     assert "feature gate" in scene.events_of("worker")[-1].message
     scene.finish("worker-1")
     assert (await scene.ask(3, 2)).reason == "Drained"
+
+
+def alike(*busy: str) -> Stage:
+    """Three workers of one age, to the second, of which nobody can tell who goes."""
+    while True:
+        scene = stage(3, busy={name: [running()] for name in busy}, costs=Costs.IGNORED)
+        if len({pod.created_at for pod in scene.pods.values()}) == 1:
+            return scene
+
+
+async def test_those_of_one_age_are_drained_together_and_whoever_stays_works_again() -> None:
+    """At once when the deletions are done; that it stayed is no wrong prediction."""
+    scene = alike()
+    await scene.warm_up()
+    assert (await scene.ask(3, 2)).reason == "Drained"
+    assert scene.draining == {"worker-0", "worker-1", "worker-2"}
+    scene.scale(2, settled=True)
+    await scene.reconciler.reconcile()
+    assert len(scene.draining) == 3
+    scene.delete("worker-1")
+    await scene.reconciler.reconcile()
+    assert scene.marked == scene.draining == set()
+    assert scene.sample("drain_hook_mispredicted_victims_total", pool="default", namespace=NAMESPACE) == 0
+    assert "takes any" in scene.events_of("worker-0")[-1].message
+
+
+async def test_nobody_of_one_age_is_kept_from_work_while_another_is_busy() -> None:
+    """Waiting for one would keep all of them idle."""
+    scene = alike("worker-1")
+    await scene.warm_up()
+    assert (await scene.ask(3, 2)).reason == "CannotPredict"
+    assert scene.draining == set()
+
+
+async def test_one_of_them_that_took_a_task_gives_the_others_back() -> None:
+    """What the hook remembers of a worker is seconds old."""
+    scene = alike()
+    await scene.warm_up()
+    scene.celery.start(node("worker-2"), running())
+    assert (await scene.ask(3, 2)).reason == "CannotPredict"
+    assert scene.marked == scene.draining == set()
 
 
 async def test_a_cost_of_ours_from_before_the_gate_was_off_is_taken_away() -> None:
