@@ -310,6 +310,7 @@ async def test_those_of_one_age_are_drained_together_and_whoever_stays_works_aga
     await scene.reconciler.reconcile()
     assert scene.marked == scene.draining == set()
     assert scene.sample("drain_hook_mispredicted_victims_total", pool="default", namespace=NAMESPACE) == 0
+    await scene.settle()
     assert "takes any" in scene.events_of("worker-0")[-1].message
 
 
