@@ -179,6 +179,7 @@ class Hook:
                 duration_s=LEADER_LEASE_S,
             ),
             announcer=self._announcer,
+            on_misprediction=self._costs.look_again,
         )
 
     def _configuration(self) -> Configuration:

@@ -24,15 +24,19 @@ class Costs(Enum):
     """What pod-deletion-cost does in this cluster."""
 
     COUNT = "count"
-    """As it does by default since Kubernetes 1.22; also what we believe until the API server has told."""
+    """As it does by default since Kubernetes 1.22."""
     IGNORED = "ignored"
     """Its feature gate is off."""
     UNKNOWN = "unknown"
     """Kubernetes is older than 1.22, which compares ages in another way too: its order is not ported."""
+    UNSEEN = "unseen"
+    """The API server has not told yet."""
+    BELIEVED = "believed"
+    """It does not tell, but is of 1.22 or later: most likely they count."""
 
     def choose(self, workload: Workload) -> bool:
         """Whether what we write decides which of its pods go; OpenKruise reads costs in every cluster."""
-        return not workload.goes_by_ordinals and (self is Costs.COUNT or workload.owns_pods)
+        return not workload.goes_by_ordinals and (self in (Costs.COUNT, Costs.BELIEVED) or workload.owns_pods)
 
 
 def no_choice(workload: Workload, costs: Costs) -> str:
@@ -47,8 +51,10 @@ def no_choice(workload: Workload, costs: Costs) -> str:
 
 def unknown_order(workload: Workload, costs: Costs) -> Refusal | None:
     """A refusal where nobody can tell which pods would go."""
-    if costs is not Costs.UNKNOWN or costs.choose(workload) or workload.goes_by_ordinals:
+    if costs.choose(workload) or workload.goes_by_ordinals or costs is Costs.IGNORED:
         return None
+    if costs is Costs.UNSEEN:
+        return Refusal(reason="CannotPredict", sentence=_NOT_YET_KNOWN)
     return Refusal(
         reason="CannotPredict",
         sentence=(
@@ -56,6 +62,16 @@ def unknown_order(workload: Workload, costs: Costs) -> Refusal | None:
             " came with Kubernetes 1.22 (feature gate PodDeletionCost). Upgrade, or run these workers as a"
             " StatefulSet or as an OpenKruise CloneSet."
         ),
+    )
+
+
+def doubt(workload: Workload, costs: Costs) -> str:
+    """A sentence for whoever scales where it is only believed that costs choose; else empty."""
+    if costs is not Costs.BELIEVED or workload.owns_pods:
+        return ""
+    return (
+        "Whether this cluster honours pod-deletion-cost could not be found out; it is taken to do so, as"
+        " Kubernetes does by default. /readyz of drain_hook says what stands in the way."
     )
 
 
@@ -104,3 +120,10 @@ def unsteady_order(victims: Collection[Victim]) -> Refusal | None:
             f" {describe_victims(busy)}. Ask again then, or for another number of replicas."
         ),
     )
+
+
+_NOT_YET_KNOWN = (
+    "Whether this cluster honours pod-deletion-cost, and so who would go, is not known yet: the API server"
+    " was not asked since this hook started, or gave no answer that tells. Ask again in a moment; /readyz of"
+    " drain_hook says what stands in the way."
+)

@@ -17,7 +17,7 @@ from drain_hook.obstacles import (
     protected_in_the_way,
     rollout_in_the_way,
 )
-from drain_hook.own_order import Costs, as_likely, no_choice, unknown_order, unsteady_order
+from drain_hook.own_order import Costs, as_likely, doubt, no_choice, unknown_order, unsteady_order
 from drain_hook.plans import DrainPlan, Refusal, Victim
 from drain_hook.victims import removal_class, removals
 from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload, WorkloadState, parse_cost
@@ -54,6 +54,7 @@ def plan_drain(
         silent=tuple(sorted(c.node for c in everyone if c.is_silent)),
         protected=tuple(sorted(c.node for c in everyone if c.is_protected)),
         no_choice=no_choice(workload, costs),
+        doubt=doubt(workload, costs),
     )
     if refusal := (
         unknown_order(workload, costs)
@@ -92,7 +93,8 @@ def decide(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: float) ->
     if plan.refusal:
         return Verdict(allowed=False, reason=plan.refusal.reason, message=plan.refusal.sentence, audit=notes)
     if not plan.busy:
-        warnings = (plan.no_choice.strip(),) if plan.no_choice and scale_down.kind == "Deployment" else ()
+        why = plan.no_choice.strip() if scale_down.kind == "Deployment" else ""
+        warnings = tuple(filter(None, (why, plan.doubt)))
         message = _drained(plan, scale_down)
         return Verdict(allowed=True, reason="Drained", message=message, warnings=warnings, audit=notes)
     share = f"{len(plan.busy)} of the {len(plan.victims)} workers to go"
@@ -102,7 +104,8 @@ def decide(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: float) ->
             f"Allowed with work left on {share}, because {because}."
             f" They have their grace period to end it: {work}."
         )
-        return Verdict(allowed=True, reason="Proceeding", message=message, warnings=(message,), audit=notes)
+        warnings = tuple(filter(None, (message, plan.doubt)))
+        return Verdict(allowed=True, reason="Proceeding", message=message, warnings=warnings, audit=notes)
     message = (
         f"Waiting for {share}: {work}. {plan.no_choice}They take no new tasks and finish what"
         " they have; ask again later, as a HorizontalPodAutoscaler does by itself."

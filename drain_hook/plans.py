@@ -66,6 +66,8 @@ class DrainPlan:
     """Node names of all workers of the workload that run a protected task."""
     no_choice: str = ""
     """Why it is these victims, whatever they run; empty where deletion costs choose them."""
+    doubt: str = ""
+    """A sentence for whoever scales, where it is only believed that costs choose."""
     releases: tuple[Pod, ...] = ()
     """Marked pods that this plan does not use."""
     refusal: Refusal | None = None

@@ -68,8 +68,11 @@ class Reconciler:
         locks: RoundLocks,
         leadership: Lease,
         announcer: Announcer,
+        on_misprediction: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_misprediction` is called when Kubernetes has deleted others than those that were drained."""
         self._around = around
+        self._on_misprediction = on_misprediction
         self._changes = changes
         self._configuration = configuration
         self._locks = locks
@@ -187,6 +190,7 @@ class Reconciler:
         self._around.telemetry.released(pool, ending, len(free))
         if ending is Ending.SPARED:
             self._around.telemetry.mispredicted(pool, len(free))
+            self._on_misprediction()
         self._announcer.released(state.workload, free, _WHY[ending])
 
     async def _mend(self, pool: Pool, deviations: Collection[Deviation]) -> None:

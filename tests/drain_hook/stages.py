@@ -84,6 +84,7 @@ class Stage:
     """Airflow's, where `pool` has one."""
     slow_database: Database | None = None
     """Another door to it."""
+    on_misprediction: Callable[[], None] = lambda: None
     holder: str = "hook-1"
     """Of Leases."""
 
@@ -131,6 +132,7 @@ class Stage:
             locks=self.locks,
             leadership=self.leadership,
             announcer=self.announcer,
+            on_misprediction=self.on_misprediction,
         )
 
     def _ignores(self, webhook: str) -> bool:

@@ -245,7 +245,24 @@ def test_before_kubernetes_1_22_a_deployment_is_never_scaled_down() -> None:
     assert "feature gate PodDeletionCost" in refusal.sentence
 
 
-@pytest.mark.parametrize("costs", [Costs.IGNORED, Costs.UNKNOWN])
+def test_until_it_is_known_whether_costs_count_nobody_goes() -> None:
+    """It is known a moment after the hook has seen its first pod."""
+    refusal = plan(aged(1, 30), 1, costs=Costs.UNSEEN).refusal
+    assert refusal is not None
+    assert (refusal.reason, "Ask again in a moment" in refusal.sentence) == ("CannotPredict", True)
+
+
+def test_where_it_is_only_believed_that_costs_count_whoever_scales_is_told() -> None:
+    planned = plan(aged(1, 30), 1, costs=Costs.BELIEVED)
+    assert [victim.cost for victim in planned.victims] == [-1]
+    verdict = decide(planned, scale_down=scale_down(2, 1), pool=pool(), now=NOW)
+    assert verdict.allowed
+    assert "could not be found out" in " ".join(verdict.warnings)
+    cloned = plan(aged(1, 30), 1, costs=Costs.BELIEVED, workload=builders.workload(kind="CloneSet"))
+    assert cloned.doubt == ""
+
+
+@pytest.mark.parametrize("costs", [Costs.IGNORED, Costs.UNKNOWN, Costs.UNSEEN])
 def test_openkruise_reads_costs_in_every_cluster(costs: Costs) -> None:
     assert costs.choose(builders.workload(kind="CloneSet"))
     assert not costs.choose(builders.workload(kind="StatefulSet"))
