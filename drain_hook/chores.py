@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from drain_hook.mark_life import Ending, ending_of
+from drain_hook.mark_life import Ending, ending_of, was_let_through
 from shared.marks import Mark
-from shared.pods import Pod, WorkloadState, celery_node
+from shared.pods import Pod, Workload, WorkloadState, celery_node
 from shared.pools import Pool
 from shared.workers import WorkerSnapshot
 
@@ -20,7 +20,8 @@ class Fault(StrEnum):
     """It is not being drained, and does not consume all of its pool's queues: a cancel came late, or up to
     Celery 5.6 a released worker has forgotten its queues with its last connection."""
     CONSUMES = "cancel_consumer"
-    """It is being drained, and consumes: it was restarted since."""
+    """It is about to be deleted, and consumes: it was restarted since. Of a round that is not let through yet
+    nobody knows whether it lives; if it does, the next review finds that the worker consumes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +72,18 @@ def chores_of(
     for pod in state.pods:
         if ending := ending_of(pod, state, now=now, ttl_s=ttl_s):
             endings[ending] = (*endings.get(ending, ()), pod)
-        elif deviation := _deviation(pod, pool, seen(celery_node(pod.name, worker_name=pool.worker_name))):
+            continue
+        worker = seen(celery_node(pod.name, worker_name=pool.worker_name))
+        if worker and (deviation := _deviation(pod, pool, worker, state.workload)):
             deviations.append(deviation)
     return Chores(endings=endings, deviations=tuple(deviations))
 
 
-def _deviation(pod: Pod, pool: Pool, worker: WorkerSnapshot | None) -> Deviation | None:
-    if worker is None or pod.is_terminating or pod.phase != "Running":
+def _deviation(pod: Pod, pool: Pool, worker: WorkerSnapshot, workload: Workload) -> Deviation | None:
+    if pod.is_terminating or pod.phase != "Running":
         return None
     if pod.mark is not None:
-        return _consumes(pod, worker)
+        return _consumes(pod, worker) if was_let_through(pod.mark, workload) else None
     return _lacks_queues(pod, pool, worker)
 
 

@@ -22,7 +22,7 @@ from shared.workers import Fleet, Software, WorkerSnapshot
 
 Annotations = Mapping[str, str | None]
 Change = Callable[[Pod], Annotations]
-"""What to write on a pod, by what stands there."""
+"""What to write on a pod, by what stands there by now; may raise Conflict."""
 Queues = Mapping[str, Collection[str]]
 """Queue names by Celery node."""
 
@@ -96,20 +96,31 @@ class Pace:
 class Cordon:
     """The writes of a round, or of the reconciler, on one pool."""
 
-    def __init__(self, pool: Pool, *, cluster: PodWriter, workers: Workers, pace: Pace) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        cluster: PodWriter,
+        workers: Workers,
+        pace: Pace,
+        may_go_on: Callable[[], None],
+    ) -> None:
+        """`may_go_on` is asked before each PATCH, since these queue; it raises what ends the work."""
         self._pool = pool
         self._cluster = cluster
         self._workers = workers
         self._pace = pace
+        self._may_go_on = may_go_on
 
     async def mark(
         self, marks: Iterable[tuple[Pod, Mark]], *, each: Callable[[], None] = lambda: None
     ) -> tuple[Pod, ...]:
         """Write cost and record on these pods; returns them as they are now, without those that are gone.
 
-        `each` is called for every pod that is done. Raises KubernetesError, after every request has ended.
+        `each` is called for every pod that is done. Raises KubernetesError, also where another round's record
+        stands by now, and what `may_go_on` raises; after every request has ended.
         """
-        return await self._patch_all(((pod, partial(_marked, mark)) for pod, mark in marks), each=each)
+        return await self._patch_all(((pod, partial(_marked, mark, pod)) for pod, mark in marks), each=each)
 
     async def cancel(self, queues: Queues, *, within_s: float) -> Fleet:
         """Cancel these consumers; the answers of those that consume nothing any more, the others as silent.
@@ -141,14 +152,16 @@ class Cordon:
     async def release(self, pods: Collection[Pod]) -> tuple[Pod, ...]:
         """Give the consumers back, then take cost and record away; returns the pods that are free now.
 
-        The others keep their record, for the next try. Raises BrokerUnavailable and KubernetesError.
+        The others keep their record, for the next try, or have another one by now, which is not ours to take.
+        Raises BrokerUnavailable, KubernetesError, and what `may_go_on` raises.
         """
         queues = {self._node(pod): pod.mark.queues for pod in pods if pod.mark and pod.phase == "Running"}
         back = await self.give_back(queues)
         reach(FaultPoint.AFTER_GIVE_BACK)
         free = [pod for pod in pods if self._node(pod) not in queues or self._node(pod) in back]
-        await self._patch_all((pod, _released) for pod in free)
-        return tuple(free)
+        patched = await self._patch_all((pod, partial(_released, pod)) for pod in free)
+        taken = {pod.uid for pod in patched if pod.has_mark_annotation}
+        return tuple(pod for pod in free if pod.uid not in taken)
 
     async def give_back(self, queues: Queues) -> frozenset[str]:
         """Add these consumers; returns the nodes seen to have them all. Raises BrokerUnavailable."""
@@ -231,6 +244,7 @@ class Cordon:
 
     async def _patch_twice(self, pod: Pod, annotations: Annotations, *, resource_version: str = "") -> Pod:
         async def patch() -> Pod:
+            self._may_go_on()
             return await self._cluster.patch_pod(
                 namespace=self._pool.namespace,
                 name=pod.name,
@@ -259,14 +273,26 @@ def _record_of(mark: Mark) -> Annotations:
     return {MARK_ANNOTATION: render_mark(mark), SUMMARY_ANNOTATION: describe_mark(mark)}
 
 
-def _marked(mark: Mark, pod: Pod) -> Annotations:
-    """Record and cost for the pod as it is; where costs choose nobody, the cost as it was without us."""
+def _marked(mark: Mark, planned: Pod, pod: Pod) -> Annotations:
+    """Record and cost for the pod as it is; where costs choose nobody, the cost as it was without us.
+
+    Raises Conflict where another round has written its record since the pod was planned with.
+    """
+    if pod.mark is not None and _gist(pod.mark) not in (_gist(mark), _gist(planned.mark)):
+        raise Conflict(f"pod {pod.name} was marked by another round meanwhile")
     cost = _former_cost(pod) if mark.cost is None else {DELETION_COST: str(mark.cost)}
     return {**_record_of(replace(mark, foreign_cost=pod.foreign_cost)), **cost}
 
 
-def _released(pod: Pod) -> Annotations:
-    return {**_NO_RECORD, **_former_cost(pod)}
+def _released(planned: Pod, pod: Pod) -> Annotations:
+    """Nothing where a newer record stands: whoever wrote that counts on it."""
+    is_newer = pod.mark is not None and pod.mark != planned.mark
+    return {} if is_newer else {**_NO_RECORD, **_former_cost(pod)}
+
+
+def _gist(mark: Mark | None) -> Mark | None:
+    """Without what differs between two records of one round: when it was asked for, and others' costs."""
+    return mark and replace(mark, asked_at=0.0, foreign_cost=None)
 
 
 def _former_cost(pod: Pod) -> Annotations:

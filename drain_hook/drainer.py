@@ -14,7 +14,7 @@ from collections.abc import Callable
 from drain_hook.admission import Review, ScaleDown, Verdict, early_verdict
 from drain_hook.announcements import Announcer
 from drain_hook.late_answers import Answer, keeps_marks
-from drain_hook.refusals import OutOfTime, failed, full, locked, unavailable
+from drain_hook.refusals import OutOfTime, failed, full, locked, lost_lock, unavailable
 from drain_hook.round_locks import RoundLocks, WorkloadLocked
 from drain_hook.rounds import Round, Surroundings
 from shared.errors import BrokerUnavailable, CeleryHpaError, KubernetesError
@@ -163,7 +163,7 @@ async def _tidy_up(round_: Round, lease: Lease, *, keeps_marks: bool) -> None:
     try:
         if round_.has_leftovers(keeps_marks=keeps_marks) and await lease.renew():
             await (round_.release_unused() if keeps_marks else round_.take_back())
-    except (BrokerUnavailable, KubernetesError) as error:
+    except (BrokerUnavailable, KubernetesError, WorkloadLocked) as error:
         log.warning("A round was not tidied up, the reconciler will do it: %s", error)
 
 
@@ -174,6 +174,8 @@ def _pool_of(scale_down: ScaleDown, configuration: Configuration) -> Pool | None
 def _refusal(round_: Round, error: Exception) -> Verdict:
     if isinstance(error, OutOfTime):
         return round_.out_of_time()
+    if isinstance(error, WorkloadLocked):
+        return lost_lock(round_.scale_down)
     if isinstance(error, CeleryHpaError):
         return unavailable(round_.scale_down, error)
     log.error("A round failed", exc_info=error)

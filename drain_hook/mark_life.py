@@ -117,13 +117,18 @@ def ending_of(pod: Pod, state: WorkloadState, *, now: float, ttl_s: float) -> En
         return Ending.COPIED
     if pod.mark.workload_uid != state.workload.uid:
         return Ending.FOREIGN
-    if state.workload.replicas < pod.mark.from_replicas and state.workload.generation > pod.mark.generation:
+    if was_let_through(pod.mark, state.workload):
         if is_deletion_pending(state):
             return None
         return Ending.LEFT if pod.mark.may_stay else Ending.SPARED
     if _was_scaled_up(pod, pod.mark, state):
         return Ending.SCALED_UP
     return None if -MOST_SKEW_S <= now - pod.mark.asked_at <= ttl_s else Ending.FORGOTTEN
+
+
+def was_let_through(mark: Mark, workload: Workload) -> bool:
+    """Whether the workload has been lowered since the mark was written; an older view does not tell."""
+    return workload.replicas < mark.from_replicas and workload.generation > mark.generation
 
 
 def _was_scaled_up(pod: Pod, mark: Mark, state: WorkloadState) -> bool:

@@ -88,6 +88,16 @@ class Picture:
         live = await self._cluster.workload_state(**self._name)
         self.state = live.with_workload(self.known.workload)
 
+    def catch_up(self) -> bool:
+        """Take over what the watch has heard of these pods since; whether there was anything. No request."""
+        cached = self._cache.state(**self._name)
+        seen = {pod.uid: pod for pod in cached.pods} if cached else {}
+        newer = [
+            seen[pod.uid] for pod in self.known.pods if pod.uid in seen and seen[pod.uid].is_newer_than(pod)
+        ]
+        self.see(newer)
+        return bool(newer)
+
     def queues_of(self, node: str) -> frozenset[str]:
         """What a worker said it consumes; nothing when it is silent."""
         worker = self.fleet.workers.get(node)

@@ -11,6 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from drain_hook.announcements import Announcer
@@ -18,7 +19,7 @@ from drain_hook.chores import Chores, Deviation, Fault, chores_of
 from drain_hook.cordon import Cordon, Workers
 from drain_hook.mark_life import Ending
 from drain_hook.reconciler_memory import Patience, Suspects
-from drain_hook.round_locks import RoundLocks, WorkloadLocked
+from drain_hook.round_locks import RoundLocks, WorkloadLocked, ensure_held
 from drain_hook.rounds import Surroundings
 from shared.errors import BrokerUnavailable, CeleryHpaError, KubernetesError, NotFound
 from shared.leases import Lease
@@ -116,10 +117,11 @@ class Reconciler:
         """Give everything back in a pool that the configuration does not name any more."""
         try:
             with suppress(NotFound):
-                async with self._locks.hold(pool, wait_s=DISMISSAL_S):
+                async with self._locks.hold(pool, wait_s=DISMISSAL_S) as lease:
                     state = await self._around.cluster.workload_state(**pool.workload_key._asdict())
                     marked = [pod for pod in state.pods if pod.has_mark_annotation]
-                    await self._release(pool, state, Ending.DISMISSED, marked, workers=workers)
+                    cordon = self._cordon(pool, lease, workers)
+                    await self._release(pool, state, Ending.DISMISSED, marked, cordon)
         except (WorkloadLocked, BrokerUnavailable, KubernetesError) as error:
             log.warning(
                 "Pool %s/%s is not ours any more, and what was being drained there was not given back: %s "
@@ -159,31 +161,25 @@ class Reconciler:
             [(d, self._asked(pool, d.node)) for d in chores.deviations]
         )
         if drifted or any(self._due(pool, pods) for pods in chores.endings.values()):
-            async with self._locks.hold(pool, wait_s=0.0):
-                await self._work(pool, drifted)
+            async with self._locks.hold(pool, wait_s=0.0) as lease:
+                await self._work(pool, drifted, self._cordon(pool, lease, self._around.workers(pool)))
 
-    async def _work(self, pool: Pool, drifted: Collection[str]) -> None:
+    async def _work(self, pool: Pool, drifted: Collection[str], cordon: Cordon) -> None:
         """Look once more, and do it. A round may have ended just now, which our cache has not heard of."""
         with suppress(NotFound):
             state = await self._around.cluster.workload_state(**pool.workload_key._asdict())
             chores = self._chores(pool, state)
             for ending, pods in chores.endings.items():
-                await self._release(pool, state, ending, self._due(pool, pods))
-            await self._mend(pool, [d for d in chores.deviations if d.node in drifted])
+                await self._release(pool, state, ending, self._due(pool, pods), cordon)
+            await self._mend(pool, [d for d in chores.deviations if d.node in drifted], cordon)
 
     async def _release(
-        self,
-        pool: Pool,
-        state: WorkloadState,
-        ending: Ending,
-        pods: Collection[Pod],
-        *,
-        workers: Workers | None = None,
+        self, pool: Pool, state: WorkloadState, ending: Ending, pods: Collection[Pod], cordon: Cordon
     ) -> None:
         for pod in pods:
             # Until it has succeeded: an error of the broker or of Kubernetes must not be tried at every pass.
             self._patience[pool.key].failed(pod.uid, now=self._now())
-        free = await self._cordon(pool, workers).release(pods)
+        free = await cordon.release(pods)
         self._patience[pool.key].forget({pod.uid for pod in free})
         if not free:
             return
@@ -193,7 +189,7 @@ class Reconciler:
             self._on_misprediction()
         self._announcer.released(state.workload, free, _WHY[ending])
 
-    async def _mend(self, pool: Pool, deviations: Collection[Deviation]) -> None:
+    async def _mend(self, pool: Pool, deviations: Collection[Deviation], cordon: Cordon) -> None:
         """Ask these workers once more, and tell those that are still wrong."""
         if not deviations:
             return
@@ -205,7 +201,6 @@ class Reconciler:
             {d.node: d.queues for d in wrong if d.fault is fault}
             for fault in (Fault.LACKS_QUEUES, Fault.CONSUMES)
         )
-        cordon = self._cordon(pool)
         await cordon.give_back(to_add)
         await cordon.mark((d.pod, mark) for d in wrong if (mark := d.record_to_write()) is not None)
         await cordon.cancel(to_cancel, within_s=self._around.pace.confirm_s)
@@ -232,10 +227,14 @@ class Reconciler:
     def _now(self) -> float:
         return self._around.warm.now()
 
-    def _cordon(self, pool: Pool, workers: Workers | None = None) -> Cordon:
-        around = self._around
-        workers = around.workers(pool) if workers is None else workers
-        return Cordon(pool, cluster=around.cluster, workers=workers, pace=around.pace)
+    def _cordon(self, pool: Pool, lease: Lease, workers: Workers) -> Cordon:
+        return Cordon(
+            pool,
+            cluster=self._around.cluster,
+            workers=workers,
+            pace=self._around.pace,
+            may_go_on=partial(ensure_held, lease),
+        )
 
     def _tell(self, pool: Pool, error: CeleryHpaError) -> None:
         """Each problem once, not at every pass."""

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from shared.errors import CeleryHpaError, KubernetesError
 from shared.leases import Lease, LeaseStore
@@ -17,10 +17,20 @@ log = logging.getLogger(__name__)
 
 LEASE_DURATION_S = 30
 """Longer than any review may take; after so long a hook that died is succeeded by another."""
+RENEW_EVERY_S = 7.5
+"""While work goes on, which may be longer than a Lease lasts; three renewals may fail."""
+LAST_WRITE_S = 5.0
+"""Before the Lease ends nothing is sent any more: a request is given up after 3 s, and may be on its way."""
 
 
 class WorkloadLocked(CeleryHpaError):
     """Somebody else drains this workload now."""
+
+
+def ensure_held(lease: Lease) -> None:
+    """Raises WorkloadLocked when what is sent now might take effect after somebody has taken it over."""
+    if not lease.lasts(LAST_WRITE_S):
+        raise WorkloadLocked("its Lease went to another replica of this hook")
 
 
 class RoundLocks:
@@ -43,7 +53,10 @@ class RoundLocks:
 
     @asynccontextmanager
     async def hold(self, pool: Pool, *, wait_s: float) -> AsyncIterator[Lease]:
-        """The lock of the pool's workload; raises WorkloadLocked after `wait_s`, and KubernetesError."""
+        """The lock of the pool's workload, for as long as it takes.
+
+        Raises WorkloadLocked after `wait_s`, and KubernetesError.
+        """
         lock, lease = self._locks[_key(pool)], self._lease(pool)
         deadline = asyncio.get_running_loop().time() + wait_s
         try:
@@ -54,7 +67,8 @@ class RoundLocks:
         try:
             try:
                 await self._acquire(lease, deadline)
-                yield lease
+                async with _kept(lease):
+                    yield lease
             finally:
                 # Also when it could not be acquired: a request without an answer may have taken it.
                 await _give_back(lease)
@@ -93,6 +107,30 @@ class RoundLocks:
                 clock=self._clock,
             )
         return self._leases[key]
+
+
+@asynccontextmanager
+async def _kept(lease: Lease) -> AsyncIterator[None]:
+    """Renewed now and then; no request of it is under way any more when this ends."""
+    is_over = asyncio.Event()
+    keeping = asyncio.create_task(_keep(lease, is_over))
+    try:
+        yield
+    finally:
+        is_over.set()
+        await keeping
+
+
+async def _keep(lease: Lease, is_over: asyncio.Event) -> None:
+    while True:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(is_over.wait(), RENEW_EVERY_S)
+            return
+        try:
+            if not await lease.renew():
+                return
+        except KubernetesError as error:
+            log.warning("The Lease of a round could not be renewed, and is tried again: %s", error)
 
 
 async def _give_back(lease: Lease) -> None:

@@ -20,6 +20,7 @@ from drain_hook.planner import decide, decide_dry_run, plan_drain
 from drain_hook.plans import DrainPlan, Victim
 from drain_hook.refusals import OutOfTime, lost_lock, out_of_time, too_many, unsettled
 from drain_hook.round_labels import RoundLabels
+from drain_hook.round_locks import ensure_held
 from drain_hook.steps import is_hopeless, step_that_fits
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet, WorkloadStates
@@ -97,6 +98,8 @@ class Round:
         )
         self._cordoned: dict[str, int | None] = {}
         """Cost by pod uid, of the victims that this round has marked and cancelled, or found so."""
+        self._lease: Lease | None = None
+        """Of the workload, while the round may write."""
         self._has_asked_all = False
         self._newly_marked: set[str] = set()
         """uids of those that had no mark before; also when the PATCH failed, for it may have taken effect."""
@@ -119,7 +122,11 @@ class Round:
         return self._with_doubts(verdict, plan)
 
     async def prepare(self, lease: Lease) -> Verdict:
-        """Drain the victims and decide. Raises BrokerUnavailable, KubernetesError and OutOfTime."""
+        """Drain the victims and decide.
+
+        Raises BrokerUnavailable, KubernetesError, OutOfTime, and WorkloadLocked when the Lease is lost.
+        """
+        self._lease = lease
         if verdict := await self._gather():
             return verdict
         plan = self._make_plan()
@@ -131,7 +138,7 @@ class Round:
             await self._drain(plan)
             drained, plan = plan, self._make_plan()
             if _targets(plan) == _targets(drained):
-                return await self._conclude(plan, lease)
+                return await self._conclude(plan)
             plan = await self._plan_on_fresh_answers(drained)
         return self._decide(plan) if plan.refusal is not None else unsettled(self.scale_down)
 
@@ -144,7 +151,10 @@ class Round:
         return out_of_time(self.scale_down, step=step)
 
     async def release_unused(self) -> None:
-        """Give back marked pods that the plan does not use. Raises BrokerUnavailable and KubernetesError."""
+        """Give back marked pods that the plan does not use.
+
+        Raises BrokerUnavailable, KubernetesError, and WorkloadLocked when the Lease is lost.
+        """
         await self._release(self._unused(), reason="Unused")
 
     async def take_back(self) -> None:
@@ -195,10 +205,12 @@ class Round:
         """A refusal before anything is touched, when a round a moment ago has shown that there is no time."""
         unmarked = sum(victim.pod.mark is None for victim in plan.victims)
         earlier = self._around.paces.of(self.pool.key, now=asyncio.get_running_loop().time())
-        step = step_that_fits(earlier) if earlier else None
-        if earlier is None or step is None or not is_hopeless(unmarked, earlier=earlier):
+        if earlier is None:
             return None
-        return too_many(self.scale_down, step=step)
+        # At that pace, with the time that this review has: another caller may wait longer than the last one.
+        writing = replace(earlier, pods=unmarked, budget_s=self._tally.so_far.budget_s)
+        step = step_that_fits(writing)
+        return None if step is None or not is_hopeless(writing) else too_many(self.scale_down, step=step)
 
     async def _plan_on_fresh_answers(self, drained: DrainPlan) -> DrainPlan:
         """What we remembered of the victims was out of date, and so may be the rest: ask everybody, once."""
@@ -239,7 +251,7 @@ class Round:
 
     async def _mark(self, victims: Sequence[Victim], plan: DrainPlan) -> list[Victim]:
         """Write the records; returns the victims without those whose pods are gone."""
-        self._stay_in_time()
+        self._may_go_on()
         marks = [(victim.pod, self._record(victim, plan)) for victim in victims]
         self._newly_marked |= {pod.uid for pod, _ in marks if pod.mark is None}
         with self._phase("mark"):
@@ -249,7 +261,7 @@ class Round:
         return [victim for victim in victims if victim.pod.uid in written]
 
     async def _cancel(self, victims: Sequence[Victim]) -> None:
-        self._stay_in_time()
+        self._may_go_on()
         running = [victim for victim in victims if victim.pod.phase == "Running"]
         green = {v.node for v in running if v.worker is not None and v.worker.is_green}
         with self._phase("cancel"):
@@ -268,7 +280,7 @@ class Round:
         """A green worker may take one more message after it said that it consumes nothing."""
         with self._phase("settle"):
             await asyncio.sleep(self._at_most(self._around.pace.settle_green_s))
-            self._stay_in_time()
+            self._may_go_on()
             await self._look_at(victims)
 
     async def _look_at(self, victims: Iterable[Victim]) -> None:
@@ -281,15 +293,25 @@ class Round:
 
     # Hold, decide.
 
-    async def _conclude(self, plan: DrainPlan, lease: Lease) -> Verdict:
+    async def _conclude(self, plan: DrainPlan) -> Verdict:
         held = await self._hold(plan)
         if held.refusal is None and _targets(held) != _targets(plan):
             return unsettled(self.scale_down)
         verdict = self._decide(held)
         # The last moment: whoever was paused on the way must not allow what another may be undoing.
-        if verdict.allowed and not await lease.confirm(after_s=CONFIRM_AFTER_S):
+        if verdict.allowed and not await self._held_lease.confirm(after_s=CONFIRM_AFTER_S):
             return lost_lock(self.scale_down)
+        if verdict.allowed and not self._still_stands(held):
+            return unsettled(self.scale_down)
         return verdict
+
+    def _still_stands(self, plan: DrainPlan) -> bool:
+        """Whether what others wrote on pods while these were drained leaves the choice as it is."""
+        if not self._picture.catch_up():
+            return True
+        latest = self._make_plan()
+        are_marked = all(v.pod.mark is not None and v.cost == v.pod.own_cost for v in latest.victims)
+        return are_marked and _targets(latest) == _targets(plan)
 
     async def _hold(self, plan: DrainPlan) -> DrainPlan:
         """Wait a little for victims that are about to finish; silent ones would not tell."""
@@ -322,7 +344,7 @@ class Round:
         with self._phase("release"):
             state = await self._around.cluster.workload_state(**self.pool.workload_key._asdict())
             marked = [pod for pod in state.pods if pod.uid in uids and pod.has_mark_annotation]
-            free = await self._cordon.release(marked)
+            free = await self._cordon_while(self._ensure_held).release(marked)
         self.given_back[reason] = free
         self._around.telemetry.released(self.pool, reason, len(free))
 
@@ -343,8 +365,26 @@ class Round:
 
     @cached_property
     def _cordon(self) -> Cordon:
+        """For what is of no use any more when the time is up."""
+        return self._cordon_while(self._may_go_on)
+
+    def _cordon_while(self, may_go_on: Callable[[], None]) -> Cordon:
         around = self._around
-        return Cordon(self.pool, cluster=around.cluster, workers=self._workers, pace=around.pace)
+        return Cordon(
+            self.pool,
+            cluster=around.cluster,
+            workers=self._workers,
+            pace=around.pace,
+            may_go_on=may_go_on,
+        )
+
+    @property
+    def _held_lease(self) -> Lease:
+        assert self._lease is not None, "prepare() has not begun"
+        return self._lease
+
+    def _ensure_held(self) -> None:
+        ensure_held(self._held_lease)
 
     def _record(self, victim: Victim, plan: DrainPlan) -> Mark:
         return record_of(victim, plan, scale_down=self.scale_down, state=self._picture.known, now=self._now())
@@ -367,10 +407,11 @@ class Round:
         """So long, or until the deadline."""
         return max(0.05, min(seconds, self.seconds_left))
 
-    def _stay_in_time(self) -> None:
-        """Between two steps, never inside one: what has been sent may still take effect."""
+    def _may_go_on(self) -> None:
+        """Before a step, or before the next of many requests: what has been sent may still take effect."""
         if self.seconds_left <= 0:
             raise OutOfTime("the budget of the review is used up")
+        self._ensure_held()
 
 
 def _targets(plan: DrainPlan) -> frozenset[tuple[str, int | None]]:

@@ -42,9 +42,9 @@ def step_that_fits(writing: Writing) -> int | None:
     return _one_digit(int(fitting)) or None if fitting < writing.pods else None
 
 
-def is_hopeless(pods: int, *, earlier: Writing) -> bool:
-    """Whether so many could not be written to in a whole review, were it twice as fast as the earlier one."""
-    return pods * earlier.seconds > 2 * earlier.written * earlier.budget_s
+def is_hopeless(writing: Writing) -> bool:
+    """Whether all of them could not be written to in a whole review, were it twice as fast."""
+    return writing.pods * writing.seconds > 2 * writing.written * writing.budget_s
 
 
 def _one_digit(number: int) -> int:

@@ -7,6 +7,7 @@ after another has taken over, so whoever holds it must still write with precondi
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -55,11 +56,17 @@ class Lease:
         """When it was last seen to be ours, by both clocks."""
         self._is_in_doubt = False
         """Whether a write was sent whose answer is not known: it may have taken the lease."""
+        self._turn = asyncio.Lock()
+        """Of our own writes: two at once would be a conflict of ourselves with ourselves."""
 
     @property
     def is_held(self) -> bool:
         """Whether we hold it by our own clock: nobody can have taken it over yet."""
-        return self._held_until is not None and self._clock() < self._held_until
+        return self.lasts(0.0)
+
+    def lasts(self, seconds: float) -> bool:
+        """Whether nobody can take it over for so long yet: what is sent now and ends by then is alone."""
+        return self._held_until is not None and self._clock() + seconds < self._held_until
 
     @property
     def seen_holder(self) -> str:
@@ -68,6 +75,10 @@ class Lease:
 
     async def acquire(self) -> bool:
         """Take it, or keep it; False when somebody else holds it. Raises KubernetesError."""
+        async with self._turn:
+            return await self._acquire()
+
+    async def _acquire(self) -> bool:
         if self._seen is not None and self._may_take(self._seen) and await self._take(self._seen):
             return True
         try:
@@ -83,7 +94,13 @@ class Lease:
 
     async def renew(self) -> bool:
         """Prolong it; False when it is not ours any more. Raises KubernetesError."""
-        return self._seen is not None and self.is_held and await self._take(self._seen)
+        async with self._turn:
+            if self._is_in_doubt:
+                # Our own write, if it did arrive, would be taken for that of a successor.
+                await self.look()
+            if self._seen is None or self._seen.holder != self._holder:
+                self._held_until = None
+            return self._seen is not None and self.is_held and await self._take(self._seen)
 
     async def confirm(self, *, after_s: float) -> bool:
         """Whether it is ours; asks when we have not heard so for `after_s`. Raises KubernetesError.
@@ -98,15 +115,16 @@ class Lease:
 
     async def release(self) -> None:
         """Give it back, so that the next one need not wait. Raises KubernetesError."""
-        held, self._held_until = self._held_until, None
-        if self._is_in_doubt:
-            await self.look()
-            self._is_in_doubt = False
-        elif held is None:
-            return
-        if self._seen is not None and self._seen.holder == self._holder:
-            empty = replace(self._seen, holder="", duration_s=1, renewed_at=self._wall_clock())
-            await self._replace(empty)
+        async with self._turn:
+            held, self._held_until = self._held_until, None
+            if self._is_in_doubt:
+                await self.look()
+                self._is_in_doubt = False
+            elif held is None:
+                return
+            if self._seen is not None and self._seen.holder == self._holder:
+                empty = replace(self._seen, holder="", duration_s=1, renewed_at=self._wall_clock())
+                await self._replace(empty)
 
     def _may_take(self, record: LeaseRecord) -> bool:
         if record.holder in ("", self._holder):

@@ -88,6 +88,11 @@ class Pod:
         """The annotation as it would be without us: what we wrote over, or what stands there now."""
         return self.mark.foreign_cost if self.mark and self.own_cost is not None else self.cost_annotation
 
+    def is_newer_than(self, other: Pod) -> bool:
+        """Whether this is a later state of the same pod; False where the two versions do not tell."""
+        versions = self.resource_version, other.resource_version
+        return all(version.isdecimal() for version in versions) and int(versions[0]) > int(versions[1])
+
     @property
     def is_active(self) -> bool:
         """What a ReplicaSet counts: neither finished nor being deleted."""

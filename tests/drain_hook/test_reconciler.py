@@ -220,14 +220,26 @@ async def test_where_draining_is_switched_off_consumers_are_the_users_affair() -
 
 
 async def test_a_restarted_victim_is_cancelled_again() -> None:
-    """Its new process reads its queues from its command line; its round goes on."""
-    scene = await refused(1)
+    """Its new process reads its queues from its command line, and Kubernetes is about to delete its pod."""
+    scene = stage(1)
+    await scene.ask(1, 0)
+    scene.scale(0)
     scene.celery.change(node("worker-0"), queues=QUEUES | {"extra"}, pid=2)
     await passes(scene, 2)
     assert scene.draining == {"worker-0"}
     assert set(scene.mark("worker-0").queues) == QUEUES | {"extra"}, "all of them can be given back"
     labels = {"pool": "default", "namespace": NAMESPACE, "command": "cancel_consumer"}
     assert scene.sample("drain_hook_heals_total", **labels) == 1
+
+
+async def test_a_victim_of_a_round_that_was_not_let_through_is_not() -> None:
+    """The round may be dead, and then its worker is to go on; if it lives, its next review cancels again."""
+    scene = await refused(1)
+    scene.celery.change(node("worker-0"), queues=QUEUES, pid=2)
+    await passes(scene, 2)
+    assert scene.draining == set()
+    await scene.ask(1, 0)
+    assert scene.draining == {"worker-0"}
 
 
 # Running

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 
+import pytest
+
+from drain_hook.victims import deletion_order
 from shared.errors import BrokerUnavailable, Conflict
 from shared.marks import MARK_ANNOTATION, SUMMARY_ANNOTATION
 from shared.pods import DELETION_COST, Pod
-from tests.drain_hook.stages import AT_ONCE, NAMESPACE, QUEUES, node, running, stage
+from tests.drain_hook.stages import AT_ONCE, NAMESPACE, QUEUES, Stage, node, running, stage
 from tests.fakes.celery import Call
 from tests.fakes.kubernetes import FakeCluster
 
@@ -90,6 +93,56 @@ async def test_a_cost_that_is_written_while_consumers_are_given_back_stays() -> 
     scene.celery.before_answer = write
     await scene.reconciler.reconcile()
     assert scene.cluster.annotations_of(victim, namespace=NAMESPACE) == {DELETION_COST: "42"}
+
+
+@pytest.mark.parametrize(("pod", "cost"), [("worker-1", "100"), ("worker-2", "-5")])
+async def test_a_cost_that_is_written_while_a_victim_is_drained_is_seen_before_it_is_let_go(
+    pod: str, cost: str
+) -> None:
+    """On the victim or on another: Kubernetes would take a busy worker. The watch has told of it by then."""
+    scene = stage(3, busy={"worker-0": [running(id="a")], "worker-2": [running(id="c")]})
+    await scene.warm_up()
+    once = write_once(scene, pod, {DELETION_COST: cost})
+    assert (await scene.ask(3, 2)).reason == "Unsettled"
+    assert once == [pod]
+    assert (await scene.ask(3, 2)).reason == "Drained"
+    assert deletion_order(scene.pods.values(), now=scene.clock.wall())[0].name == "worker-1"
+
+
+async def test_a_survivor_that_is_not_ready_any_more_is_seen_before_anybody_is_let_go() -> None:
+    """It would go in the place of the one that was drained."""
+    scene = stage(3, busy={"worker-0": [running(id="a")], "worker-2": [running(id="c")]})
+    await scene.warm_up()
+
+    def turn(call: Call) -> None:
+        if call.method == "cancel_consumer":
+            scene.cluster.edit_pod("worker-2", namespace=NAMESPACE, is_ready=False)
+
+    scene.celery.before_answer = turn
+    assert not (await scene.ask(3, 2)).allowed
+
+
+async def test_what_others_write_on_pods_meanwhile_does_not_matter_where_it_changes_nothing() -> None:
+    """And nothing is asked for it."""
+    scene = stage(3)
+    await scene.warm_up()
+    once = write_once(scene, "worker-2", {"example.com/seen": "yes"})
+    assert (await scene.ask(3, 2)).reason == "Drained"
+    assert once == ["worker-2"]
+    assert scene.cluster.calls_of("workload_state") == []
+
+
+def write_once(scene: Stage, pod: str, annotations: Mapping[str, str]) -> list[str]:
+    """Somebody annotates the pod when the first consumer is cancelled; returns where, once that is done."""
+    written: list[str] = []
+
+    def write(call: Call) -> None:
+        if call.method == "cancel_consumer" and not written:
+            written.append(pod)
+            scene.cluster.annotate_pod(pod, annotations, namespace=NAMESPACE)
+
+    scene.celery.before_answer = write
+    return written
 
 
 class Restless(FakeCluster):

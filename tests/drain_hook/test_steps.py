@@ -68,13 +68,13 @@ def test_a_step_is_smaller_and_would_have_fitted(writing: Writing) -> None:
         assert (
             writing.before_s + takes_s + min(AFTER_WRITING_S, writing.budget_s / 2) <= writing.budget_s + 1e-6
         )
-        assert not is_hopeless(step, earlier=writing)
+        assert not is_hopeless(replace(writing, pods=step))
 
 
 def test_hopeless_is_what_twice_the_pace_would_not_do() -> None:
     """12.5 a second, and nine seconds."""
-    assert not is_hopeless(225, earlier=HALF_WAY)
-    assert is_hopeless(226, earlier=HALF_WAY)
+    assert not is_hopeless(replace(HALF_WAY, pods=225))
+    assert is_hopeless(replace(HALF_WAY, pods=226))
 
 
 def test_a_pace_is_forgotten_after_a_minute() -> None:
@@ -141,6 +141,18 @@ def test_the_next_try_is_refused_before_anything_is_touched(slow: tuple[Stage, V
         assert (second.allowed, second.reason, patches(scene)) == (False, "OutOfTime", before)
         assert "Nothing was touched" in second.message
         assert named_step(second) == named_step(first)
+    finally:
+        loop.end()
+
+
+def test_a_caller_with_less_time_does_not_have_that_of_others_refused() -> None:
+    """What one could not do in less than a second is judged by the time that the next one has."""
+    loop = VirtualLoop()
+    try:
+        cluster = SlowCluster(delays={"patch_pod": 0.4})
+        scene = stage(MANY, cluster=lambda: cluster, clock=LoopClock(loop=loop), pace=Pace())
+        assert loop.run(scene.ask(MANY, 50, within_s=0.9)).reason == "OutOfTime"
+        assert loop.run(scene.ask(MANY, 50, within_s=BUDGET_S)).reason == "Drained"
     finally:
         loop.end()
 

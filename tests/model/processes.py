@@ -15,7 +15,8 @@ CALLER: ContextVar[str] = ContextVar("CALLER", default="")
 class Process:
     """One replica of the hook, as far as the outside can tell."""
 
-    def __init__(self, random: Random, *, latency_s: Callable[[], float]) -> None:
+    def __init__(self, random: Random, *, latency_s: Callable[[str], float]) -> None:
+        """`latency_s`: of one way of a request, by its method."""
         self._random = random
         self._latency_s = latency_s
         self.died = asyncio.Event()
@@ -53,12 +54,12 @@ class Process:
         self, method: str, request: Callable[[], Awaitable[Any]], arguments: dict[str, Any]
     ) -> Any:
         await self.live()
-        await asyncio.sleep(self._latency_s())
+        await asyncio.sleep(self._latency_s(method))
         self.on_call(method, arguments)
         try:
             return await request()
         finally:
-            await asyncio.sleep(self._latency_s())
+            await asyncio.sleep(self._latency_s(method))
             await self.live()
 
     async def live(self) -> None:

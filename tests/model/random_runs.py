@@ -58,6 +58,7 @@ def run_one(seed: int, *, steps: int = STEPS) -> World:
         replicas=chance.randint(2, REPLICAS),
         drain=chance.choice(POLICIES),
         is_airflow=chance.random() < 0.5,
+        patches_at_once=chance.choice((1, 32)),
     )
     try:
         for _ in range(steps):
@@ -67,6 +68,23 @@ def run_one(seed: int, *, steps: int = STEPS) -> World:
                 return world
         if chance.random() < 0.5:
             world.come_to_rest()
+        world.come_to_an_end(chance.randint(0, REPLICAS))
+    finally:
+        world.end()
+    return world
+
+
+def run_one_with_slow_patches(seed: int, *, steps: int = 10) -> World:
+    """Records take longer to write than a review lasts, and often longer than a Lease does."""
+    chance = Random(seed)
+    world = World(seed=seed, replicas=chance.randint(15, 30), drain={"holdSeconds": 0}, patches_at_once=1)
+    try:
+        for _ in range(steps):
+            world.slow_down_patches(chance.choice((0.5, 1.9, 1.9)), chance.choice((20.0, 60.0, 60.0)))
+            for _ in range(chance.randint(0, 10)):
+                world.fleet.send(chance.choice(NAMES), chance.choice((0.5, 5.0, 60.0)))
+            _scale(world, chance)
+            world.pass_time(chance.choice((5.0, 17.0, 60.0)))
         world.come_to_an_end(chance.randint(0, REPLICAS))
     finally:
         world.end()
@@ -125,6 +143,7 @@ FAULTS: tuple[Callable[[World, Random], None], ...] = (
     lambda w, c: w.break_database(c.choice((0.05, 2.0, 20.0))),
     lambda w, c: w.fail_patches(c.choice((0.2, 0.8)), c.choice((0.1, 5.0))),
     lambda w, c: w.slow_down(c.choice((0.2, 2.0)), 20.0),
+    lambda w, c: w.slow_down_patches(c.choice((0.5, 1.9)), c.choice((20.0, 60.0))),
     lambda w, c: w.delay_commands(c.choice((0.1, 1.0)), 20.0),
     lambda w, c: w.cut_watches(c.randrange(2), c.choice((0.5, 10.0))),
     lambda w, c: w.rest_controllers(c.choice((1.0, 20.0))),

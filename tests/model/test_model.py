@@ -30,9 +30,10 @@ class DrainHookMachine(RuleBasedStateMachine):
         replicas=st.integers(2, 6),
         drain=st.sampled_from(POLICIES),
         is_airflow=st.booleans(),
+        patches_at_once=st.sampled_from([1, 32]),
     )
-    def begin(self, seed: int, replicas: int, drain: dict[str, Any], is_airflow: bool) -> None:
-        self.world = World(seed=seed, replicas=replicas, drain=drain, is_airflow=is_airflow)
+    def begin(self, seed: int, **fields: Any) -> None:
+        self.world = World(seed=seed, **fields)
 
     # Work, and whoever scales.
 
@@ -83,6 +84,10 @@ class DrainHookMachine(RuleBasedStateMachine):
     @rule(latency_s=st.sampled_from([0.2, 3.0]))
     def slow_down(self, latency_s: float) -> None:
         self.world.slow_down(latency_s, 20.0)
+
+    @rule(latency_s=st.sampled_from([0.5, 1.9]))
+    def slow_down_patches(self, latency_s: float) -> None:
+        self.world.slow_down_patches(latency_s, 60.0)
 
     @rule(late_s=st.sampled_from([0.1, 1.0]))
     def delay_commands(self, late_s: float) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.model.random_runs import POLICIES, run_one, run_until
+from tests.model.random_runs import POLICIES, run_one, run_one_with_slow_patches, run_until
 
 ENOUGH = 1000
 HAPPENED = (
@@ -26,6 +26,14 @@ def test_a_thousand_random_scale_downs_hit_nobody() -> None:
     # It was no idle walk: rounds were refused, broken off by crashes, and let busy workers go where they may.
     for happened in HAPPENED:
         assert outcome.counts[happened] > 20, happened
+
+
+def test_rounds_that_outlast_their_time_and_their_lease_write_nothing_late() -> None:
+    """Whatever is marked or released is so by whoever holds the Lease, and what was refused is taken back."""
+    worlds = [run_one_with_slow_patches(seed) for seed in range(20)]
+    assert [violation for world in worlds for violation in world.violations] == []
+    assert sum(world.counts["verdict OutOfTime"] for world in worlds) > 50
+    assert sum(world.counts["scale-downs"] for world in worlds) > 20
 
 
 def test_the_same_seed_gives_the_same_world() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -49,7 +50,7 @@ class Replica:
 
     def __init__(self, world: World, holder: str) -> None:
         self.process = Process(world.random, latency_s=world.latency)
-        self.process.on_call = world.on_call
+        self.process.on_call = partial(world.on_call, holder)
         self.cache = LaggingCache(world.cluster)
         self.cache.lags_s = (world.lag(), world.lag(), world.lag())
         self.stage = Stage(
@@ -60,7 +61,7 @@ class Replica:
             database=world.database,
             slow_database=Door(world.database, self.process),  # type: ignore[arg-type]
             clock=world.clock,  # type: ignore[arg-type]
-            pace=Pace(),
+            pace=replace(Pace(), patches_at_once=world.patches_at_once),
             holder=holder,
         )
         for work in (self.stage.warm.run(), self.stage.reconciler.run()):
@@ -84,7 +85,13 @@ class World:
     """Everything, in virtual time; `end` it."""
 
     def __init__(
-        self, *, seed: int, replicas: int, drain: dict[str, Any] | None = None, is_airflow: bool = False
+        self,
+        *,
+        seed: int,
+        replicas: int,
+        drain: dict[str, Any] | None = None,
+        is_airflow: bool = False,
+        patches_at_once: int = Pace().patches_at_once,
     ) -> None:
         self.loop = VirtualLoop()
         self.random = Random(seed)
@@ -98,6 +105,10 @@ class World:
         self.counts: Counter[str] = Counter()
         self.slow_s = 0.0
         """Added to the latency of every request."""
+        self.slow_patches_s = 0.0
+        """Added to that of each PATCH of a pod."""
+        self.patches_at_once = patches_at_once
+        """With one a handful of pods makes a queue, as hundreds do for 32."""
         self.controllers_rest_until = 0.0
         self.hpa_wants: int | None = None
         self._applied: list[Applied] = []
@@ -205,6 +216,11 @@ class World:
         self.slow_s = latency_s
         self.loop.call_later(seconds, setattr, self, "slow_s", 0.0)
 
+    def slow_down_patches(self, latency_s: float, seconds: float) -> None:
+        self.counts["PATCHes slow"] += 1
+        self.slow_patches_s = latency_s
+        self.loop.call_later(seconds, setattr, self, "slow_patches_s", 0.0)
+
     def delay_commands(self, late_s: float, seconds: float) -> None:
         self.counts["late commands"] += 1
         self.fleet.late_s = late_s
@@ -268,9 +284,10 @@ class World:
 
     # The replicas of the hook.
 
-    def latency(self) -> float:
+    def latency(self, method: str = "") -> float:
         usual = self.random.choice((0.001, 0.002, 0.005, 0.02))
-        return usual + self.random.uniform(0.0, self.slow_s)
+        patch_s = self.slow_patches_s if method == "patch_pod" else 0.0
+        return usual + patch_s + self.random.uniform(0.0, self.slow_s)
 
     def lag(self) -> float:
         return self.random.choice((0.0, 0.01, 0.05, LONGEST_LAG_S))
@@ -280,9 +297,11 @@ class World:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def on_call(self, method: str, arguments: dict[str, Any]) -> None:
+    def on_call(self, holder: str, method: str, arguments: dict[str, Any]) -> None:
         if method in TOUCHING and CALLER.get() == "dry run":
             self.violations.append(f"a dry run called {method}")
+        if method == "patch_pod" and MARK_ANNOTATION in arguments["annotations"]:
+            self._check_lease(holder, arguments["name"])
         if method == "cancel_consumers":
             (queues,) = arguments["positional"]
             for name, pod in self.cluster.pods_now.items():
@@ -292,6 +311,15 @@ class World:
                     and not self.counts["frozen replicas"]
                 ):
                     self.violations.append(f"{name} was cancelled without a record")
+
+    def _check_lease(self, holder: str, pod: str) -> None:
+        """Records are written and removed by whoever holds the Lease at that moment.
+
+        One that was stopped in between cannot know; that it does no harm is what all other checks are for.
+        """
+        lease = self.cluster.leases.get((NAMESPACE, f"celery-hpa-drain-{NAME}"))
+        if (lease is None or lease.holder != holder) and not self.counts["frozen replicas"]:
+            self.violations.append(f"{holder} wrote to {pod}, and the Lease is {lease and lease.holder}'s")
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -496,7 +524,7 @@ class World:
     def _heal(self) -> None:
         self.fleet.broken, self.fleet.late_s, self.fleet.loses_commands = False, 0.0, False
         self.database.broken = False
-        self.cluster.failing, self.slow_s = 0.0, 0.0
+        self.cluster.failing, self.slow_s, self.slow_patches_s = 0.0, 0.0, 0.0
         for silent in sorted(self.fleet.silent):
             self.fleet.wake(silent)
         for hook in self.hooks:
