@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from celery import Celery
 
 _ROOT = Path(__file__).parent.parent
+_PATIENCE_S = 60.0
 
 
 class Worker:
@@ -68,7 +70,21 @@ def celery_workers(
             stack.callback(worker.kill)
         for worker in workers.values():
             worker.wait_until_ready()
+        _wait_until_all_answer(broker_url, workers)
         yield workers
+
+
+def _wait_until_all_answer(broker_url: str, nodes: Iterable[str]) -> None:
+    """On Redis a worker says that it is ready before it listens, and what it is asked meanwhile is lost."""
+    silent = set(nodes)
+    deadline = time.monotonic() + _PATIENCE_S
+    app = Celery(broker=broker_url, set_as_current=False)
+    # A connection of its own: pooled ones are kept by URL, and may lead to a broker that is gone.
+    with app.connection_for_write() as connection:
+        while silent:
+            assert time.monotonic() < deadline, f"no answer from {', '.join(sorted(silent))}"
+            for reply in app.control.ping(destination=sorted(silent), timeout=0.5, connection=connection):
+                silent -= reply.keys()
 
 
 def _start(broker_url: str, node: str, queues: Sequence[str], pool: str, concurrency: int) -> Worker:
