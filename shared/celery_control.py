@@ -32,8 +32,8 @@ _PARSERS = {
     "reserved": parse_tasks,
     "active": parse_tasks,
 }
-_ARGUMENTS = {"active": {"safe": True}}
-"""Arguments of tasks as shortened text, where a worker offers that; they are dropped either way."""
+_WITHOUT_ARGUMENTS = {"active": {"safe": True}}
+"""Arguments as shortened text, where a worker offers that: it answers even if JSON cannot hold them."""
 _FAULT_POINTS = {
     "cancel_consumer": FaultPoint.BETWEEN_CANCELS,
     "add_consumer": FaultPoint.BETWEEN_GIVE_BACKS,
@@ -59,7 +59,10 @@ class CeleryControl:
         control_exchange: str = "celery",
         transport_options: Mapping[str, Any] = MappingProxyType({}),
         connect_timeout_s: float = 5.0,
+        with_arguments: bool = False,
     ) -> None:
+        """`with_arguments` is for Airflow's tasks, which are told by them; they end in celery_replies."""
+
         def connect(heard: Heard) -> BrokerConnection:
             return BrokerConnection(
                 url,
@@ -69,6 +72,7 @@ class CeleryControl:
                 heard=heard,
             )
 
+        self._arguments = {} if with_arguments else _WITHOUT_ARGUMENTS
         self._mailbox = Mailbox(url, connect=connect, connect_timeout_s=connect_timeout_s)
 
     async def inspect(self, nodes: Collection[str], *, timeout_s: float) -> Fleet:
@@ -77,7 +81,7 @@ class CeleryControl:
             return Fleet()
         asked = frozenset(nodes)
         commands = [
-            Command(method=method, nodes=asked, parse=parse, arguments=_ARGUMENTS.get(method, {}))
+            Command(method=method, nodes=asked, parse=parse, arguments=self._arguments.get(method, {}))
             for method, parse in _PARSERS.items()
         ]
         replies = await self._mailbox.ask(commands, timeout_s=timeout_s)
