@@ -179,8 +179,8 @@ def _note(here: Stage, kind: str, document: Document) -> None:
     pod, seen = pod_from(document), here.seen
     if kind == "DELETED" or pod.is_terminating:
         seen.deleted.setdefault(pod.name, time.time())
-    elif pod.mark is not None:
-        seen.marked.add(pod.name)
+    if not seen.is_released and (pod.name in seen.deleted or pod.mark is not None):
+        seen.touched.add(pod.name)
     if any(status["restartCount"] for status in (document.get("status") or {}).get("containerStatuses", ())):
         seen.restarted.add(pod.name)
     seen.most_workers = max(seen.most_workers, len(here.pods))
@@ -284,6 +284,7 @@ async def _go_down(here: Stage) -> None:
 
 async def _work_on(here: Stage) -> None:
     """The protected tasks end, and Airflow, whose database was away, still starts new ones."""
+    here.seen.is_released = True
     for dag_id, _ in PROTECTED:
         here.signal(dag_id)
     await here.database.start("evening")

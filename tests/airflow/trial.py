@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from tests.postgres import PostgresServer, postgresql
 
 HPA_SYNC_PERIOD_S = 2.0
 MIGRATION_S = 300.0
+START_ATTEMPTS, PORT_TAKEN = 3, "address already in use"
 
 
 class Failed(Exception):
@@ -83,15 +84,26 @@ async def _try_out(
 @asynccontextmanager
 async def _sandbox(directory: Path, database: MetadataDatabase) -> AsyncIterator[Sandbox]:
     """Both services use a role that may read what docs/airflow.md says, and nothing else."""
-    try:
-        async with sandbox(
-            directory,
-            configuration=lambda broker_url: configuration(broker_url, database.reader_url),
-            hpa_sync_period_s=HPA_SYNC_PERIOD_S,
-        ) as box:
-            yield box
-    except ServiceFailed as error:
-        raise Failed(f"The sandbox could not be started. {error}") from error
+    async with AsyncExitStack() as stack:
+        yield await _enter_sandbox(stack, directory, database)
+
+
+async def _enter_sandbox(stack: AsyncExitStack, directory: Path, database: MetadataDatabase) -> Sandbox:
+    """A port that was free may be taken before the service that shall have it is there: then once more."""
+    for _ in range(START_ATTEMPTS):
+        try:
+            return await stack.enter_async_context(
+                sandbox(
+                    directory,
+                    configuration=lambda broker_url: configuration(broker_url, database.reader_url),
+                    hpa_sync_period_s=HPA_SYNC_PERIOD_S,
+                )
+            )
+        except ServiceFailed as error:
+            failure = error
+            if PORT_TAKEN not in str(error):
+                break
+    raise Failed(f"The sandbox could not be started. {failure}")
 
 
 async def _migrate(stack: Stack, *, log: Path) -> None:

@@ -43,11 +43,13 @@ class Evidence:
     busy: frozenset[str] = frozenset()
     """Those with a long task then."""
     guarded: frozenset[str] = frozenset()
-    """Those with protected tasks, until after the last scale-down."""
+    """Those with protected tasks."""
+    is_released: bool = False
+    """Whether their tasks have been told to end."""
+    touched: set[str] = field(default_factory=set)
+    """Worker pods that were marked or deleted before that."""
     deleted: dict[str, float] = field(default_factory=dict)
     """Worker pods, and when their deletion began."""
-    marked: set[str] = field(default_factory=set)
-    """Worker pods that were told to take no more tasks."""
     restarted: set[str] = field(default_factory=set)
     killed: tuple[str, ...] = ()
     """Worker pods that did not end within their grace period, or ended without having been told to."""
@@ -77,7 +79,7 @@ class Fact:
 def facts(seen: Evidence, *, instances: int, most_workers: int) -> tuple[Fact, ...]:
     """The summary; `instances` and `most_workers` are how many there had to be."""
     successes = sum(instance.is_first_try_success for instance in seen.instances)
-    untouched = seen.guarded - seen.deleted.keys() - seen.marked
+    untouched = seen.guarded - seen.touched
     hit = [pod for pod, at in seen.deleted.items() if any(_ran_on(pod, at, seen.instances))]
     return (
         Fact(name="task instances", value=len(seen.instances), is_right=len(seen.instances) == instances),
