@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format chaos bench lock clean
+.PHONY: help demo test test-airflow check format chaos bench lock clean
 
 help:  ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -25,6 +25,9 @@ demo: $(INSTALLED)  ## Run the whole story on this machine; ARGS=--without-hook,
 
 test: $(INSTALLED)  ## Run every test; ARGS are pytest's.
 	$(BIN)/python -m pytest $(ARGS)
+
+test-airflow: $(INSTALLED)  ## Scale real Airflows, 3.3 and 2.10, up and down; VERSION=3 or VERSION=2 for one.
+	$(BIN)/python -m tests.airflow $(VERSION)
 
 check: $(INSTALLED)  ## Formatting, lint, types and import contracts.
 	$(BIN)/ruff format --check .
@@ -49,6 +52,9 @@ lock: $(INSTALLED)  ## Resolve the dependencies anew and write the lock files.
 		--custom-compile-command "make lock" --quiet --upgrade --output-file requirements-dev.lock
 	$(BIN)/uv pip compile --group pyproject.toml:build --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --custom-compile-command "make lock" --quiet --upgrade --output-file requirements-build.lock
+	for version in 2 3; do $(BIN)/uv pip compile tests/airflow/requirements-$$version.in --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --quiet --upgrade \
+		--output-file tests/airflow/requirements-$$version.lock; done
 
 clean:  ## Remove the virtual environment and everything that was made.
-	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -28,7 +28,7 @@ class Connect(Protocol[Opened]):
     """Opens that door."""
 
     def __call__(
-        self, url: str, *, control_exchange: str, transport_options: Mapping[str, Any]
+        self, url: str, *, control_exchange: str, transport_options: Mapping[str, Any], with_arguments: bool
     ) -> Opened: ...
 
 
@@ -42,7 +42,7 @@ class Broker(Generic[Control]):
 
 
 class Brokers(Generic[Control]):
-    """Connections by URL and options, made when first asked for."""
+    """Connections by URL and options, made when first asked for; Airflow's workers have one of their own."""
 
     def __init__(self, broker_url: Callable[[Pool], str], *, connect: Connect[Control]) -> None:
         self._broker_url = broker_url
@@ -57,6 +57,7 @@ class Brokers(Generic[Control]):
                 self._broker_url(pool),
                 control_exchange=pool.broker.control_exchange,
                 transport_options=dict(pool.broker.transport_options),
+                with_arguments=pool.airflow is not None,
             )
             self._brokers[name] = Broker(name=name, control=control)
         return self._brokers[name]
@@ -73,5 +74,6 @@ class Brokers(Generic[Control]):
 
     def _name(self, pool: Pool) -> str:
         options = json.dumps(pool.broker.transport_options, sort_keys=True, default=str)
-        parts = (self._broker_url(pool), pool.broker.control_exchange, options)
+        kind = "celery" if pool.airflow is None else "airflow"
+        parts = (self._broker_url(pool), pool.broker.control_exchange, options, kind)
         return hashlib.blake2b("\n".join(parts).encode(), key=_SALT, digest_size=8).hexdigest()

@@ -33,8 +33,8 @@ _PARSERS = {
     "reserved": parse_tasks,
     "active": parse_tasks,
 }
-_ARGUMENTS = {"active": {"safe": True}}
-"""Arguments of tasks as shortened text, where a worker offers that; they are dropped either way."""
+_WITHOUT_ARGUMENTS = {"active": {"safe": True}}
+"""Arguments as shortened text, where a worker offers that: it answers even if JSON cannot hold them."""
 _FAULT_POINTS = {
     "cancel_consumer": FaultPoint.BETWEEN_CANCELS,
     "add_consumer": FaultPoint.BETWEEN_GIVE_BACKS,
@@ -60,7 +60,10 @@ class CeleryControl:
         control_exchange: str = "celery",
         transport_options: Mapping[str, Any] = MappingProxyType({}),
         connect_timeout_s: float = 5.0,
+        with_arguments: bool = False,
     ) -> None:
+        """`with_arguments` is for Airflow's tasks, which are told by them; they end in celery_replies."""
+
         def connect(heard: Heard) -> BrokerConnection:
             return BrokerConnection(
                 url,
@@ -70,6 +73,7 @@ class CeleryControl:
                 heard=heard,
             )
 
+        self._arguments = {} if with_arguments else _WITHOUT_ARGUMENTS
         self._mailbox = Mailbox(url, connect=connect, connect_timeout_s=connect_timeout_s)
 
     async def inspect(self, nodes: Collection[str], *, timeout_s: float) -> Fleet:
@@ -78,7 +82,7 @@ class CeleryControl:
             return Fleet()
         asked = frozenset(nodes)
         commands = [
-            Command(method=method, nodes=asked, parse=parse, arguments=_ARGUMENTS.get(method, {}))
+            Command(method=method, nodes=asked, parse=parse, arguments=self._arguments.get(method, {}))
             for method, parse in _PARSERS.items()
         ]
         replies = await self._mailbox.ask(commands, timeout_s=timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -29,6 +30,12 @@ def wait_for_file(path: str, **_: Any) -> None:
     """Run until the file exists."""
     while not Path(path).exists():
         time.sleep(0.01)
+
+
+@app.task(name="execute_workload")  # type: ignore[untyped-decorator]  # as above
+def execute_workload(workload: str) -> None:
+    """Run until the file exists that a workload of Airflow 3 names as its log."""
+    wait_for_file(json.loads(workload)["log_path"])
 
 
 @app.task(name="tests.fail")  # type: ignore[untyped-decorator]  # as above
