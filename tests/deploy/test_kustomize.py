@@ -1,5 +1,6 @@
 """What `kubectl apply -k deploy/base` installs."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -89,3 +90,40 @@ def test_components_of_other_kinds_ask_about_their_scales_and_let_them_be_read(t
         for group, plural in kinds.values():
             (rule,) = [rule for rule in rules if rule["resources"] == [plural]]
             assert (rule["apiGroups"], set(rule["verbs"])) == ([group], verbs)
+
+
+def test_the_component_for_prometheus_adds_what_it_looks_at_and_changes_nothing(tmp_path: Path) -> None:
+    documents, before = (
+        {identity(one): one for one in rendered_with(*names, directory=tmp_path / str(len(names)))}
+        for names in (["prometheus"], [])
+    )
+    assert before.items() <= documents.items()
+    assert {identity(documents[key])[::2] for key in documents.keys() - before.keys()} == {
+        ("ConfigMap", "celery-hpa-dashboard"),
+        ("PrometheusRule", "celery-hpa"),
+        ("Service", "drain-hook-telemetry"),
+        ("Service", "metrics-adapter-telemetry"),
+        ("ServiceMonitor", "celery-hpa"),
+    }
+    dashboard = documents["ConfigMap", "celery-hpa", "celery-hpa-dashboard"]
+    assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert json.loads(dashboard["data"]["celery-hpa.json"])["title"] == "celery-hpa"
+
+
+@pytest.mark.parametrize(
+    "others", [[], ["deployment-updates"], ["statefulset", "deployment-updates", "cloneset"]]
+)
+def test_the_component_for_ignoring_failures_is_about_every_webhook(
+    others: list[str], tmp_path: Path
+) -> None:
+    """Named last, and nothing else of a webhook changes."""
+    without, ignoring = (
+        the_only(
+            "ValidatingWebhookConfiguration",
+            "celery-hpa-drain",
+            rendered_with(*others, *more, directory=tmp_path / str(len(more))),
+        )["webhooks"]
+        for more in ([], ["failure-policy-ignore"])
+    )
+    assert {webhook["failurePolicy"] for webhook in without} == {"Fail"}
+    assert ignoring == [webhook | {"failurePolicy": "Ignore"} for webhook in without]
