@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deploy.sandbox.processes import ServiceFailed
+from tests.bench.resources import measure_resources
 from tests.bench.verdicts import measure_verdicts
 
 REPEATS, QUICK_REPEATS = 15, 5
@@ -23,7 +24,7 @@ class Benchmark(Protocol):
     def __call__(self, directory: Path, *, repeats: int) -> Coroutine[Any, Any, None]: ...
 
 
-BENCHMARKS: dict[str, Benchmark] = {"verdicts": measure_verdicts}
+BENCHMARKS: dict[str, Benchmark] = {"verdicts": measure_verdicts, "resources": measure_resources}
 
 
 def main(arguments: list[str] | None = None) -> int:
