@@ -45,6 +45,7 @@ from shared.kube_documents import (
     workloads_path,
 )
 from shared.pods import (
+    Document,
     Pod,
     ReplicaSet,
     Workload,
@@ -87,6 +88,10 @@ class KubeClient:
         """The same connection with another deadline for each call, in seconds."""
         return type(self)(self._connection, timeout_s=timeout_s)
 
+    async def read(self, path: str, *, label_selector: str = "") -> Document:
+        """Any document, as its JSON."""
+        return await self._json("GET", path, query=selectors_query(label_selector, ""))
+
     # Workloads
 
     async def workload(self, *, kind: str, namespace: str, name: str) -> Workload:
@@ -126,6 +131,12 @@ class KubeClient:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         return state_of(workload, sets.result(), pods.result(), as_of=as_of)
+
+    async def rehearse_scale(self, *, kind: str, namespace: str, name: str, replicas: int) -> None:
+        """Scale as a dry run: admission webhooks are asked, and nothing is stored."""
+        path = f"{workloads_path(kind, namespace, name)}/scale"
+        body, query = {"spec": {"replicas": replicas}}, {"dryRun": "All"}
+        await self._json("PATCH", path, query=query, body=body, content_type=MERGE_PATCH)
 
     async def patch_pod(
         self,

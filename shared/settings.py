@@ -202,6 +202,16 @@ def _broker_urls(
     return urls
 
 
+def broker_url_of(pool: Pool, *, environment: Mapping[str, str] = os.environ) -> str:
+    """The URL of one pool's broker, with its password; raises ConfigurationError when it cannot be read."""
+    return _broker_url(pool.broker, "broker", environment)
+
+
+def read_configuration(path: Path) -> Configuration:
+    """The file without its secrets; raises ConfigurationError with every mistake."""
+    return parse_configuration(_read(path, path=""))
+
+
 def _broker_url(broker: Broker, path: str, environment: Mapping[str, str]) -> str:
     if broker.url_from is None:
         return broker.url or ""
