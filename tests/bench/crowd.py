@@ -30,13 +30,25 @@ class Crowd(Node):  # type: ignore[misc]  # kombu has no types
             method: recorded[method][RECORDED] for method in ("stats", "active", "reserved", "scheduled")
         }
         (one, *_) = recorded["active_queues"][RECORDED]
-        self._answers |= {"active_queues": [one | {"name": queue}], "report": {"ok": REPORT}}
+        self._queues = [one | {"name": queue}]
+        self._cancelled: set[str] = set()
 
     def handle_message(self, body: dict[str, Any], message: Any = None) -> None:
-        where = body["reply_to"]
-        answer = self._answers.get(body["method"], {"ok": "done"})
+        where, method = body["reply_to"], body["method"]
         for name in body["destination"] or ():
+            answer = self._answer(name, method)
             self.reply({name: answer}, where["exchange"], where["routing_key"], body["ticket"])
+
+    def _answer(self, name: str, method: str) -> Any:
+        if method == "cancel_consumer":
+            self._cancelled.add(name)
+        elif method == "add_consumer":
+            self._cancelled.discard(name)
+        elif method == "active_queues":
+            return [] if name in self._cancelled else self._queues
+        elif method == "report":
+            return {"ok": REPORT}
+        return self._answers.get(method, {"ok": "done"})
 
 
 def answer(url: str, queue: str, *, ready: Callable[[], None]) -> None:

@@ -19,7 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.sandbox import manifests
 from deploy.sandbox.cluster import Sandbox, sandbox
+from deploy.sandbox.errors import ApiError
 from deploy.sandbox.processes import running
+from deploy.sandbox.resources import DEPLOYMENTS
 from deploy.sandbox.services import apply
 from tests.bench.figures import row
 
@@ -39,6 +41,7 @@ class Usage:
     """Of one core."""
     memory_mib: float
     peak_mib: float
+    """Until a scale-down by a quarter of the workers was refused, for they are busy."""
 
 
 async def measure_resources(directory: Path, *, repeats: int) -> None:
@@ -49,7 +52,7 @@ async def measure_resources(directory: Path, *, repeats: int) -> None:
         place = directory / str(workers)
         place.mkdir()
         async with _fleet(place, workers) as box:
-            measured[workers] = await _measure(box, duration_s=2.0 * repeats)
+            measured[workers] = await _measure(box, workers, duration_s=2.0 * repeats)
     print("\nOf one core in thousandths, and memory in MiB:\n")
     print("\n".join(table(measured)))
 
@@ -104,21 +107,35 @@ async def _active_tasks(session: aiohttp.ClientSession, box: Sandbox) -> float:
     return sum(one.value for one in samples if one.labels.get("metric") == "celery_active_tasks")
 
 
-async def _measure(box: Sandbox, *, duration_s: float) -> Mapping[str, Usage]:
+async def _measure(box: Sandbox, workers: int, *, duration_s: float) -> Mapping[str, Usage]:
     await asyncio.sleep(SETTLE_S)
     processes = {module: _process(module, box.services.configuration) for module in MODULES}
     before = {module: _cpu_s(pid) for module, pid in processes.items()}
     started = time.monotonic()
     await asyncio.sleep(duration_s)
     passed = time.monotonic() - started
+    spent = {module: _cpu_s(pid) - before[module] for module, pid in processes.items()}
+    memory = {module: _memory_mib(pid, "VmRSS") for module, pid in processes.items()}
+    await _refused_scale_down(box, to=workers - max(1, workers // 4))
     return {
         module: Usage(
-            cpu=(_cpu_s(pid) - before[module]) / passed,
-            memory_mib=_memory_mib(pid, "VmRSS"),
+            cpu=spent[module] / passed,
+            memory_mib=memory[module],
             peak_mib=_memory_mib(pid, "VmHWM"),
         )
         for module, pid in processes.items()
     }
+
+
+async def _refused_scale_down(box: Sandbox, *, to: int) -> None:
+    """Its victims are marked and cancelled, and looked at again."""
+    change = {"spec": {"replicas": to}}
+    try:
+        await box.kube.patch(DEPLOYMENTS, manifests.NAMESPACE, POOL, change, subresource="scale")
+    except ApiError as error:
+        print(f"Refused, as it should be: {str(error)[:160]}…", flush=True)
+    else:
+        raise RuntimeError("A scale-down of busy workers was allowed.")
 
 
 def _process(module: str, configuration: Path) -> int:

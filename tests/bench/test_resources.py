@@ -18,12 +18,15 @@ async def test_every_worker_of_the_crowd_answers_whatever_it_is_asked(tmp_path: 
             try:
                 fleet = await control.inspect(names, timeout_s=20)
                 software = await control.software(names, timeout_s=20)
+                await control.cancel_consumers({names[0]: ["bench"]}, timeout_s=20)
+                consumed = await control.active_queues(names[:2], timeout_s=20)
             finally:
                 await control.close()
     assert fleet.workers.keys() == software.keys() == set(names)
     assert not fleet.silent
     for worker in fleet.workers.values():
         assert (len(worker.active), worker.queues) == (2, {"bench"})
+    assert consumed == {names[0]: frozenset(), names[1]: {"bench"}}
 
 
 def test_the_table_has_a_line_for_each_service_and_fleet() -> None:
