@@ -5,7 +5,7 @@ import subprocess
 import tomllib
 
 from tests.deploy.dockerfile import INTERPRETER, copied, instructions, stages
-from tests.deploy.manifests import ROOT
+from tests.deploy.manifests import ROOT, kustomization
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -79,6 +79,11 @@ def test_the_image_says_what_is_in_it() -> None:
     assert labels["title"] == PROJECT["project"]["name"]
     assert labels["version"] == PROJECT["project"]["version"]
     assert labels["licenses"] == PROJECT["project"]["license"]
+
+
+def test_the_image_that_is_installed_is_of_this_version() -> None:
+    (image,) = kustomization()["images"]
+    assert image["newTag"] == PROJECT["project"]["version"]
 
 
 def test_the_user_is_a_number_and_not_root() -> None:
