@@ -10,7 +10,8 @@ from shared.checkup.picture import Autoscaler, ExternalMetric, Picture, PoolPict
 
 OUR_PREFIX = "celery_"
 _RATIO = "celery_load_factor"
-"""The one metric of ours that does not add up, so that an HPA must not divide it by its replicas."""
+_TARGETS = {_RATIO: "Value", "celery_demand": "AverageValue", "celery_desired_workers": "AverageValue"}
+"""How an HPA must read what is made for scaling: a total is divided by the replicas, a ratio must not be."""
 
 
 def check_autoscalers(picture: Picture, pool: PoolPicture) -> Iterator[Finding]:
@@ -125,8 +126,8 @@ def _check_metric(
             f"Did you mean {guess}?" if guess else "docs/metrics.md lists ours.",
         )
         return
-    wanted = "Value" if name == _RATIO else "AverageValue"
-    if metric.target and metric.target != wanted:
+    wanted = _TARGETS.get(name, metric.target)
+    if metric.target != wanted:
         yield check.problem(
             f"HPA {autoscaler} reads {metric.name} with a target of type {metric.target}.",
             f"Write type: {wanted}, or the HPA arrives at wrong numbers.",

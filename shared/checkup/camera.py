@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from shared.celery_broker import address
 from shared.checkup.broker_look import BrokerLook
-from shared.checkup.cluster_look import DEFAULT_GRACE_S, ClusterLook
+from shared.checkup.cluster_look import ClusterLook
 from shared.checkup.picture import Picture, PoolPicture, Registration, Unread
 from shared.pools import Pool
 
@@ -72,12 +72,12 @@ async def _without_kubernetes(
 
 
 async def _pool(cluster: ClusterLook, brokers: BrokerLook, pool: Pool) -> PoolPicture:
-    state = await cluster.state(pool)
+    state, grace_s = await cluster.workload(pool)
     workers = await brokers.workers(pool, state)
     return PoolPicture(
         pool=pool,
         state=state,
-        grace_s=DEFAULT_GRACE_S if isinstance(state, Unread) else await cluster.grace_s(pool),
+        grace_s=grace_s,
         rehearsal=await cluster.rehearse(pool, state) if pool.drain.enabled else None,
         broker=_broker_of(brokers, pool),
         workers=workers,

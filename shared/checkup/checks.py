@@ -57,6 +57,12 @@ def _check_hook(picture: Picture, pool: PoolPicture) -> Iterator[Finding]:
         yield check.ok("Draining is switched off for this pool (drain.enabled: false).")
         return
     kind = pool.pool.workload.kind
+    if not _asks_in(document, pool.pool.namespace):
+        yield check.problem(
+            f"The webhook's namespaceSelector leaves out {pool.pool.namespace}, so the hook is not asked.",
+            "Take the namespace out of its NotIn, or move the workers.",
+        )
+        return
     if not _asks_about(document, kind):
         manifest = _COMPONENTS.get(kind, "deploy/base/webhook.yaml")
         yield check.problem(f"The hook is not asked about scale-downs of a {kind}.", f"Apply {manifest}.")
@@ -89,6 +95,22 @@ def _check_rehearsal(check: Check, pool: PoolPicture, *, ignores: bool) -> Itera
 def _ignores_failures(document: Document) -> bool:
     terms = map(webhook_terms_from, document.get("webhooks") or ())
     return any(one.failure_policy == "Ignore" for one in terms)
+
+
+def _asks_in(document: Document, namespace: str) -> bool:
+    """As far as selectors go by the name of the namespace."""
+    return any(
+        all(_admits(expression, namespace) for expression in selector.get("matchExpressions") or ())
+        for webhook in document.get("webhooks") or ()
+        for selector in [webhook.get("namespaceSelector") or {}]
+    )
+
+
+def _admits(expression: Document, namespace: str) -> bool:
+    if expression["key"] != "kubernetes.io/metadata.name" or expression["operator"] not in ("In", "NotIn"):
+        return True
+    is_named = namespace in (expression.get("values") or ())
+    return is_named if expression["operator"] == "In" else not is_named
 
 
 def _asks_about(document: Document, kind: str) -> bool:

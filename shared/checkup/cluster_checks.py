@@ -6,7 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from shared.checkup.findings import CLUSTER, Check, Finding
-from shared.checkup.permissions import ADAPTER, API_SERVICE, HOOK, WEBHOOK_CONFIGURATION, Permission
+from shared.checkup.permissions import (
+    ADAPTER,
+    API_SERVICE,
+    HOOK,
+    POOL_NAMESPACE,
+    WEBHOOK_CONFIGURATION,
+    Permission,
+)
 from shared.checkup.picture import Backend, Picture, Unread
 from shared.kube_documents import webhook_terms_from
 from shared.pods import Document
@@ -176,7 +183,8 @@ def _by_place(denied: Iterable[Permission]) -> list[list[Permission]]:
 def _denial(denied: list[Permission]) -> Finding:
     first = denied[0]
     where = f"in namespace {first.namespace}" if first.namespace else "in the cluster"
+    in_full = f" for namespace {first.namespace}" if first.granted_by == POOL_NAMESPACE else ""
     return _PERMISSIONS.problem(
         f"Service account {first.account} may not {', '.join(map(str, denied))} {where}.",
-        f"Apply {first.granted_by}" + (f" for namespace {first.namespace}." if first.namespace else "."),
+        f"Apply {first.granted_by}{in_full}.",
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from shared.checkup.permissions import API_SERVICE, WEBHOOK_CONFIGURATION, Permission, needed
 from shared.checkup.picture import (
@@ -23,7 +24,7 @@ from shared.checkup.served_certificate import tls_problem
 from shared.errors import Forbidden, KubernetesError, NotFound
 from shared.kube_client import KubeClient
 from shared.kube_documents import api_services_path, path_of, quoted, webhooks_path, workloads_path
-from shared.pods import Document, WorkloadState, selector_text
+from shared.pods import Document, WorkloadState, selector_text, state_of, workload_from
 from shared.pools import Pool
 
 Result = TypeVar("Result")
@@ -41,7 +42,7 @@ async def attempt(call: Awaitable[Result]) -> Result | Unread:
     try:
         return await call
     except KubernetesError as error:
-        return Unread(reason=str(error), is_missing=isinstance(error, NotFound))
+        return _unread(error)
 
 
 class ClusterLook:
@@ -143,7 +144,7 @@ class ClusterLook:
                 for namespace in sorted(set(namespaces))
             ]
         except KubernetesError as error:
-            return Unread(reason=str(error), is_missing=isinstance(error, NotFound))
+            return _unread(error)
         unread = next((listing for listing in listings if isinstance(listing, Unread)), None)
         return unread or tuple(
             d for listing in listings if not isinstance(listing, Unread) for d in listing.items
@@ -172,19 +173,28 @@ class ClusterLook:
 
     # Workloads
 
-    async def state(self, pool: Pool) -> WorkloadState | Unread:
-        key = pool.workload_key
-        return await attempt(self._kube.workload_state(kind=key.kind, namespace=key.namespace, name=key.name))
+    async def workload(self, pool: Pool) -> tuple[WorkloadState | Unread, float]:
+        """A pool's workload as it is now, and the grace period of its pods in seconds.
 
-    async def grace_s(self, pool: Pool) -> float:
-        """terminationGracePeriodSeconds of its pods; Kubernetes' default where it cannot be read."""
+        By lists alone, which both services may ask for, too.
+        """
+        try:
+            return await self._workload(pool)
+        except KubernetesError as error:
+            return _unread(error), DEFAULT_GRACE_S
+
+    async def _workload(self, pool: Pool) -> tuple[WorkloadState | Unread, float]:
         key = pool.workload_key
-        document = await attempt(self._kube.read(workloads_path(key.kind, key.namespace, key.name)))
-        template: Mapping[str, Any] = (
-            {} if isinstance(document, Unread) else (document.get("spec") or {}).get("template") or {}
+        found = await self._kube.list_objects(
+            workloads_path(key.kind, key.namespace), field_selector=f"metadata.name={key.name}"
         )
-        seconds = (template.get("spec") or {}).get("terminationGracePeriodSeconds")
-        return DEFAULT_GRACE_S if seconds is None else float(seconds)
+        if not found.items:
+            return Unread(reason="it is not there.", is_missing=True), DEFAULT_GRACE_S
+        workload, as_of = workload_from(found.items[0], kind=key.kind), time.time()
+        where = {"namespace": key.namespace, "selector": workload.selector}
+        sets = () if workload.owns_pods else await self._kube.replica_sets(**where)
+        state = state_of(workload, sets, await self._kube.pods(**where), as_of=as_of)
+        return state, _grace_s(found.items[0])
 
     async def rehearse(self, pool: Pool, state: WorkloadState | Unread) -> Rehearsal | None:
         """Ask for one replica less, as a dry run: nothing else shows that the hook is heard."""
@@ -198,6 +208,17 @@ class ClusterLook:
         except KubernetesError as error:
             return _failed_rehearsal(replicas, str(error))
         return Rehearsal(replicas=replicas)
+
+
+def _unread(error: KubernetesError) -> Unread:
+    return Unread(reason=str(error), is_missing=isinstance(error, NotFound))
+
+
+def _grace_s(workload: Document) -> float:
+    """Of its pods; Kubernetes' default where none is written."""
+    template = (workload.get("spec") or {}).get("template") or {}
+    seconds = (template.get("spec") or {}).get("terminationGracePeriodSeconds")
+    return DEFAULT_GRACE_S if seconds is None else float(seconds)
 
 
 def _failed_rehearsal(replicas: int, sentence: str) -> Rehearsal:

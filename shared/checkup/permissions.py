@@ -13,6 +13,9 @@ ADAPTER, HOOK = "metrics-adapter", "drain-hook"
 """Their service accounts, and the Services in front of them."""
 API_SERVICE = "v1beta1.external.metrics.k8s.io"
 WEBHOOK_CONFIGURATION = "celery-hpa-drain"
+RECONCILER_LEASE = "celery-hpa-drain-reconciler"
+POOL_NAMESPACE = "deploy/base/pool-namespace.yaml"
+"""The manifest that is repeated for every namespace with a pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +92,13 @@ def _of_the_hook(services_in: str) -> Iterable[Permission]:
         name=WEBHOOK_CONFIGURATION,
         granted_by=manifest,
     )
-    for verb in ("get", "create", "update"):
+    for verb, name in (("create", ""), ("get", RECONCILER_LEASE), ("update", RECONCILER_LEASE)):
         yield Permission(
             account=HOOK,
             verb=verb,
             group="coordination.k8s.io",
             resource="leases",
+            name=name,
             namespace=services_in,
             granted_by=manifest,
         )
@@ -122,7 +126,7 @@ def _in_namespace(namespace: str) -> Iterable[Permission]:
                 group=group,
                 resource=resource,
                 namespace=namespace,
-                granted_by="deploy/base/pool-namespace.yaml",
+                granted_by=POOL_NAMESPACE,
             )
 
 
@@ -136,5 +140,5 @@ def _of_kind(namespace: str, kind: str) -> Iterable[Permission]:
                 group=group_version.partition("/")[0],
                 resource=resource,
                 namespace=namespace,
-                granted_by=_COMPONENTS.get(kind, "deploy/base/pool-namespace.yaml"),
+                granted_by=_COMPONENTS.get(kind, POOL_NAMESPACE),
             )

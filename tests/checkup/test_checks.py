@@ -245,6 +245,26 @@ def test_a_kind_that_the_hook_is_not_asked_about() -> None:
     assert "deploy/components/statefulset" in finding.advice
 
 
+@pytest.mark.parametrize(
+    ("operator", "values", "is_asked"),
+    [
+        ("NotIn", ["default"], False),
+        ("NotIn", ["other"], True),
+        ("In", ["other"], False),
+        ("Exists", [], True),
+    ],
+)
+def test_a_namespace_that_the_hook_is_not_asked_about(
+    operator: str, values: list[str], is_asked: bool
+) -> None:
+    document = manifests.webhook_configuration(port=443, ca_pem=b"CA")
+    expression = {"key": "kubernetes.io/metadata.name", "operator": operator, "values": values}
+    document["webhooks"][0]["namespaceSelector"] = {"matchExpressions": [expression]}
+    found = check(picture(webhooks=replace(picture().webhooks, document=document)))
+    assert ("namespaceSelector leaves out default" in as_text(found)) is not is_asked
+    assert (exit_code(found) == 0) is is_asked
+
+
 def test_a_pool_that_does_not_drain_needs_no_hook() -> None:
     assert exit_code(check(picture(pools=(pool_picture(pool=pool(drain={"enabled": False})),)))) == 0
 

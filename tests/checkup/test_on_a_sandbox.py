@@ -10,7 +10,7 @@ import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,13 @@ from deploy.sandbox import manifests
 from deploy.sandbox.cluster import Sandbox, sandbox
 from deploy.sandbox.demo.story import SHORT
 from deploy.sandbox.processes import free_port
-from deploy.sandbox.resources import API_SERVICES, AUTOSCALERS, WEBHOOK_CONFIGURATIONS, Document
+from deploy.sandbox.resources import (
+    API_SERVICES,
+    AUTOSCALERS,
+    ROLE_BINDINGS,
+    WEBHOOK_CONFIGURATIONS,
+    Document,
+)
 from deploy.sandbox.services import apply
 from shared.certificates import make_ca
 from shared.checkup.command import Options, run_check
@@ -242,6 +248,27 @@ async def test_the_hook_is_not_asked_about_this_kind(site: Site) -> None:
     document["webhooks"][0]["rules"][0]["resources"] = ["statefulsets/scale"]
     async with changed(site, document):
         await site.finds("hook", "not asked about scale-downs of a Deployment")
+
+
+async def test_a_permission_is_missing(site: Site) -> None:
+    """As after a new pool in a namespace without the bindings."""
+    name = "celery-hpa:drain-hook"
+    binding = await site.box.kube.get(ROLE_BINDINGS, manifests.NAMESPACE, name)
+    await site.box.kube.delete(ROLE_BINDINGS, manifests.NAMESPACE, name)
+    await site.finds("permissions", "drain-hook may not", "patch pods", "in namespace default")
+    del binding["metadata"]["resourceVersion"], binding["metadata"]["uid"]
+    await apply(site.box.kube, binding)
+    await site.until(is_all_good)
+
+
+async def test_whoever_may_not_look_is_told_what_was_not_seen(site: Site) -> None:
+    """As in a pod of the adapter: the brokers are looked at, and nothing that is good is called bad."""
+    kubeconfig = site.box.plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.ADAPTER_SERVICE)
+    findings = await run_check(replace(site.options(site.pool()), kubeconfig=str(kubeconfig)))
+    levels = {finding.check: finding.level for finding in findings}
+    assert Level.PROBLEM not in levels.values()
+    assert levels["webhook"] is levels["autoscaler"] is Level.WARNING
+    assert levels["api-service"] is levels["permissions"] is levels["workers"] is Level.OK
 
 
 @pytest.mark.parametrize(
