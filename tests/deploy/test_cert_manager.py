@@ -1,6 +1,5 @@
 """deploy/components/cert-manager: it makes what the services serve with, and they no longer do."""
 
-import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,20 +9,18 @@ import drain_hook.app
 import metrics_adapter.app
 from shared.settings import parse_arguments
 from tests.deploy.manifests import Document, identity
-from tests.deploy.test_kustomize import rendered_with, the_only
+from tests.deploy.rendering import needs_kubectl, rendered_with, the_only
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed here")
+pytestmark = needs_kubectl
 
 SERVICES = ["metrics-adapter", "drain-hook"]
 EACH_SERVICE = pytest.mark.parametrize("name", SERVICES)
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
+def rendered() -> list[Document]:
     """With another component, whose webhook is to be trusted, too."""
-    return rendered_with(
-        "deployment-updates", "cert-manager", directory=tmp_path_factory.mktemp("cert-manager")
-    )
+    return rendered_with("deployment-updates", "cert-manager")
 
 
 def certificate(name: str, rendered: list[Document]) -> Document:
