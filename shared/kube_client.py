@@ -18,6 +18,7 @@ from shared.kube_documents import (
     LeaseRecord,
     Listing,
     Secret,
+    ServiceName,
     TokenUser,
     WatchEvent,
     WebhookTerms,
@@ -38,6 +39,7 @@ from shared.kube_documents import (
     secret_from,
     secrets_path,
     selectors_query,
+    service_name_from,
     token_user_from,
     version_from,
     webhook_terms_from,
@@ -244,6 +246,14 @@ class KubeClient:
         path = secrets_path(namespace, name)
         body = {"metadata": {"resourceVersion": resource_version}, "data": encoded(data)}
         return secret_from(await self._json("PATCH", path, body=body, content_type=MERGE_PATCH))
+
+    async def authorization(self) -> str | None:
+        """Our own Authorization header, for servers that ask Kubernetes who we are; None without a token."""
+        return await self._connection.authorization()
+
+    async def api_service_owner(self, name: str) -> ServiceName | None:
+        """The Service that an APIService leads to; None when the API server itself answers for it."""
+        return service_name_from((await self._json("GET", api_services_path(name)))["spec"])
 
     async def api_service_ca(self, name: str) -> CaBundles:
         """Which CA the aggregator trusts for an APIService."""

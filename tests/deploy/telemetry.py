@@ -26,6 +26,7 @@ def registered() -> CollectorRegistry:
     adapter = AdapterTelemetry(registry)
     adapter.show_pools(no_pools)
     adapter.show_access_reviews(ReviewCache(clock=lambda: 0.0))
+    adapter.show_delegate(lambda: None)
     environment = {"BROKER_URL": "redis://localhost"}
     ConfigurationFile(BASE / "config.yaml", registry=registry, environment=environment)
     return registry

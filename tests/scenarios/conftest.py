@@ -43,6 +43,7 @@ POOLS: dict[str, manifests.Document] = {
     "annotated": {"holdSeconds": 0},
     "ordinals": {"holdSeconds": 0},
     "clones": {"holdSeconds": 0},
+    "foreign": {"holdSeconds": 0},
 }
 """Pools by name, which is also their workload's and their queue's; with what they set under `drain`."""
 KINDS = {"ordinals": "StatefulSet", "clones": "CloneSet"}
