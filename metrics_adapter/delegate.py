@@ -13,7 +13,14 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-from metrics_adapter.delegate_answers import MOST_BYTES, Answer, NoAnswer, answer_from, names_from
+from metrics_adapter.delegate_answers import (
+    MOST_BYTES,
+    MOST_BYTES_OF_DISCOVERY,
+    Answer,
+    NoAnswer,
+    answer_from,
+    names_from,
+)
 from metrics_adapter.documents import JSON, VERSION_PATH
 from shared.pools import Delegate
 
@@ -55,31 +62,36 @@ class DelegateConnection:
         self._delegate = delegate
         self._session = session
         self._authorization = authorization
+        self._discovered: tuple[int, bytes] | None = None
+        self._names: tuple[str, ...] = ()
         self._ca = ""
         self._tls: ssl.SSLContext | None = None
 
     async def values(self, *, namespace: str, metric: str, selector: str) -> Answer:
         path = f"{VERSION_PATH}/namespaces/{quote(namespace, safe='')}/{quote(metric, safe='')}"
         query = {"labelSelector": selector} if selector else {}
-        return answer_from(*await self._get(path, query))
+        return answer_from(*await self._get(path, query, most_bytes=MOST_BYTES))
 
     async def names(self) -> tuple[str, ...]:
-        return names_from(*await self._get(VERSION_PATH, {}, looks_at_ca=True))
+        found = await self._get(VERSION_PATH, {}, most_bytes=MOST_BYTES_OF_DISCOVERY, looks_at_ca=True)
+        if found != self._discovered:
+            self._names, self._discovered = names_from(*found), found
+        return self._names
 
     async def _get(
-        self, path: str, query: Mapping[str, str], *, looks_at_ca: bool = False
+        self, path: str, query: Mapping[str, str], *, most_bytes: int, looks_at_ca: bool = False
     ) -> tuple[int, bytes]:
         try:
             if looks_at_ca or self._tls is None:
                 self._look_at_ca()
             async with asyncio.timeout(self._delegate.timeout):
-                return await self._exchange(path, query)
+                return await self._exchange(path, query, most_bytes)
         except TimeoutError as error:
             raise NoAnswer(f"did not answer within {self._delegate.timeout:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise NoAnswer(f"cannot be asked: {str(error) or type(error).__name__}") from error
 
-    async def _exchange(self, path: str, query: Mapping[str, str]) -> tuple[int, bytes]:
+    async def _exchange(self, path: str, query: Mapping[str, str], most_bytes: int) -> tuple[int, bytes]:
         delegate = self._delegate
         url = URL.build(
             scheme="https",
@@ -96,7 +108,7 @@ class DelegateConnection:
             server_hostname=delegate.host,
             allow_redirects=False,  # our token is for this Service and nobody else
         ) as response:
-            return response.status, await _bounded(response)
+            return response.status, await _bounded(response, most_bytes)
 
     async def _headers(self) -> dict[str, str]:
         headers = {"Accept": JSON, "Accept-Encoding": "identity", "User-Agent": "celery-hpa", "Via": VIA}
@@ -124,10 +136,10 @@ def _context(pem: str, *, verifies: bool) -> ssl.SSLContext:
     return context
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def _bounded(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > MOST_BYTES:
-            raise NoAnswer(f"answered with more than {MOST_BYTES >> 20} MiB")
+        if len(body) > most_bytes:
+            raise NoAnswer(f"answered with more than {most_bytes >> 10} KiB")
     return bytes(body)

@@ -9,10 +9,12 @@ from typing import Any
 from metrics_adapter.external_metrics import KIND
 from shared.errors import CeleryHpaError
 
-MOST_BYTES = 1 << 20
-"""Of an answer: reading more would hold up those who ask for our own metrics. A usual one has 300."""
-MOST_NAMES = 5000
-"""In its discovery."""
+MOST_BYTES = 256 << 10
+"""Of values: reading more would hold up those who ask for our own metrics. Usual ones have 300."""
+MOST_BYTES_OF_DISCOVERY = 1 << 20
+"""Which is read in the background, and only when it has changed."""
+MOST_NAMES = 1000
+"""That are shown of it; the others can be asked for all the same."""
 
 
 class NoAnswer(CeleryHpaError):

@@ -131,11 +131,15 @@ class SecondProvider:
         if self.is_stuck:
             await asyncio.Event().wait()
         if http.path == GROUP:
-            return web.json_response(self.resources)
-        content = self.reply
-        if isinstance(content, bytes):
-            return web.Response(body=content, status=self.code, headers=self.extra_headers)
-        return web.json_response(content, status=self.code, headers=self.extra_headers)
+            return _response(self.resources)
+        return _response(self.reply, status=self.code, headers=self.extra_headers)
+
+
+def _response(content: Any, **terms: Any) -> web.Response:
+    """Bytes as they are, all else as JSON."""
+    if isinstance(content, bytes):
+        return web.Response(body=content, **terms)
+    return web.json_response(content, **terms)
 
 
 async def our_token() -> str | None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from metrics_adapter.delegate import connect
-from metrics_adapter.delegate_answers import MOST_BYTES, Answer, NoAnswer
+from metrics_adapter.delegate_answers import MOST_BYTES, MOST_BYTES_OF_DISCOVERY, Answer, NoAnswer
 from shared.certificates import KeyPair, make_ca
 from tests.metrics_adapter.provider import (
     GROUP,
+    RESOURCES,
     TOKEN,
     VALUES,
     SecondProvider,
@@ -71,6 +72,11 @@ async def test_its_errors_come_back(provider: SecondProvider) -> None:
 async def test_its_discovery_is_read(provider: SecondProvider) -> None:
     async with to(provider.delegate()) as door:
         assert await door.names() == ("queue_depth",)
+        provider.resources = RESOURCES | {"resources": [{"name": "another"}]}
+        assert await door.names() == ("another",)
+        provider.resources = b" " * (MOST_BYTES_OF_DISCOVERY + 1)
+        with pytest.raises(NoAnswer, match="more than 1024 KiB"):
+            await door.names()
 
 
 async def test_one_that_is_slow_has_its_own_time(provider: SecondProvider) -> None:
@@ -86,7 +92,7 @@ async def test_one_that_is_down_is_no_answer(provider: SecondProvider) -> None:
 
 async def test_a_huge_answer_is_not_read_to_its_end(provider: SecondProvider) -> None:
     provider.reply = b" " * (MOST_BYTES + 1)
-    with pytest.raises(NoAnswer, match="more than 1 MiB"):
+    with pytest.raises(NoAnswer, match="more than 256 KiB"):
         await values(provider)
 
 
