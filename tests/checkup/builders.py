@@ -34,11 +34,12 @@ def pool(**changes: Any) -> Pool:
 
 
 def pod(name: str, **changes: Any) -> Pod:
-    return Pod(**({"name": name, "uid": f"uid-{name}", "ready_since": NOW - 3600} | changes))
+    fields: dict[str, Any] = {"name": name, "uid": f"uid-{name}", "ready_since": NOW - 3600}
+    return Pod(**(fields | changes))
 
 
 def state(*pods: Pod, **changes: Any) -> WorkloadState:
-    fields = {
+    fields: dict[str, Any] = {
         "kind": "Deployment",
         "namespace": "default",
         "name": "worker",
