@@ -13,11 +13,14 @@ from aiohttp import web
 from metrics_adapter.authentication import Authenticator
 from metrics_adapter.authorization import Authorizer
 from metrics_adapter.catalogue import METRICS, labels_of, metric_named
+from metrics_adapter.delegate import VIA
+from metrics_adapter.delegate_answers import Answer, is_path_segment
 from metrics_adapter.documents import (
     JSON,
     VERSION_PATH,
+    Discovery,
     Document,
-    aggregated_discovery,
+    discovery,
     documents,
 )
 from metrics_adapter.external_metrics import value_list
@@ -59,6 +62,17 @@ class Pools(Protocol):
     def states(self) -> Iterable[PoolState]: ...
 
 
+class Others(Protocol):
+    """Whoever answers for metrics that are not ours."""
+
+    @property
+    def discovery(self) -> Discovery | None:
+        """Our metrics and theirs, known without asking; None while there are none of theirs."""
+
+    async def read(self, *, namespace: str, metric: str, selector: str) -> Answer | None:
+        """What they answer, None when nobody is to be asked; raises ApiError 503 without an answer."""
+
+
 class RequestObserver(Protocol):
     """Who wants to know of each request."""
 
@@ -69,6 +83,7 @@ POOLS = web.AppKey("POOLS", Pools)
 AUTHENTICATOR = web.AppKey("AUTHENTICATOR", Authenticator)
 AUTHORIZER = web.AppKey("AUTHORIZER", Authorizer)
 OBSERVER = web.AppKey("OBSERVER", RequestObserver)
+OTHERS = web.AppKey("OTHERS", Others)
 USER = web.RequestKey("USER", User)
 
 
@@ -78,13 +93,16 @@ def create_api(
     authenticator: Authenticator,
     authorizer: Authorizer,
     observer: RequestObserver,
+    others: Others | None = None,
 ) -> web.Application:
     """The API; paths of HEALTH_PATHS may be added to it and are open to everybody."""
     app = web.Application(middlewares=[observed, with_statuses, authenticated, negotiated])
     app[POOLS], app[OBSERVER] = pools, observer
     app[AUTHENTICATOR], app[AUTHORIZER] = authenticator, authorizer
+    if others is not None:
+        app[OTHERS] = others
     for path, document in documents(version=version("celery-hpa")).items():
-        handler = _apis(document) if path == "/apis" else _fixed(document)
+        handler = _handler(path, document)
         for each in {path, f"{path.rstrip('/')}/"}:
             app.router.add_get(each, handler)
     app.router.add_get(f"{VERSION_PATH}/namespaces/{{namespace}}/{{metric}}", read_metric)
@@ -144,19 +162,31 @@ async def negotiated(request: web.Request, handler: Handler) -> web.StreamRespon
 
 async def read_metric(request: web.Request) -> web.StreamResponse:
     """The values of a metric in a namespace, of the pools that the selector selects."""
-    namespace = request.match_info["namespace"]
-    name = request.match_info["metric"].lower()
+    namespace, name = request.match_info["namespace"], request.match_info["metric"]
+    metric = metric_named(name)
+    # What is passed on keeps its case: the other provider looks for that very name, and so must RBAC.
+    name = metric.name if metric else name
     await _authorize(request, metric=name, namespace=namespace)
     _check_parameters(request.query)
-    metric = metric_named(name)
     if metric is None:
-        raise unknown_metric(name, known=METRICS)
+        return await _read_elsewhere(request, namespace=namespace, name=name)
     pools = request.app[POOLS]
     states = _in_namespace(pools.states(), namespace)
     if not states:
         raise no_pool(name, namespace=namespace)
     loads = _loads(states, _selector(request.query), max_age_s=pools.max_age_s)
     return _json(value_list(name, metric.samples(loads)))
+
+
+async def _read_elsewhere(request: web.Request, *, namespace: str, name: str) -> web.StreamResponse:
+    """A metric that is not ours. One that we have passed on already, and that came back, is nobody's."""
+    others = request.app.get(OTHERS)
+    is_passed_on = any(VIA in via for via in request.headers.getall("Via", []))
+    if others is not None and not is_passed_on and is_path_segment(name) and is_path_segment(namespace):
+        selector = request.query.get("labelSelector", "")
+        if answer := await others.read(namespace=namespace, metric=name, selector=selector):
+            return web.Response(body=answer.body, status=answer.code, content_type=JSON)
+    raise unknown_metric(name, known=METRICS)
 
 
 async def _authorize(request: web.Request, *, metric: str, namespace: str) -> None:
@@ -194,6 +224,24 @@ def _loads(states: Iterable[PoolState], selector: Selector, *, max_age_s: float)
     return [state.load for state in selected if state.load is not None]
 
 
+def _handler(path: str, document: Document) -> Handler:
+    return {"/apis": _apis, VERSION_PATH: _resources}.get(path, _fixed)(document)
+
+
+def _resources(ours: Document) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        everybody = _of_everybody(request)
+        return _document(request, everybody.resources if everybody else ours)
+
+    return handler
+
+
+def _of_everybody(request: web.Request) -> Discovery | None:
+    """None where all metrics are ours."""
+    others = request.app.get(OTHERS)
+    return others.discovery if others is not None else None
+
+
 def _fixed(document: Document) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         return _document(request, document)
@@ -202,9 +250,10 @@ def _fixed(document: Document) -> Handler:
 
 
 def _apis(legacy: Document) -> Handler:
-    by_version = aggregated_discovery()
+    ours = discovery()
 
     async def handler(request: web.Request) -> web.StreamResponse:
+        by_version = (_of_everybody(request) or ours).aggregated
         wanted = discovery_version(",".join(request.headers.getall("Accept", [])))
         response = _document(request, by_version[wanted] if wanted else legacy)
         response.headers["Vary"] = "Accept"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -13,7 +13,10 @@ from metrics_adapter.api import create_api
 from metrics_adapter.authentication import Authenticator, TrustSource
 from metrics_adapter.authorization import Authorizer
 from metrics_adapter.collector import Collector, Workers
+from metrics_adapter.delegate import connect as connect_delegate
+from metrics_adapter.delegation import Delegation
 from metrics_adapter.external_metrics import GROUP, VERSION
+from metrics_adapter.ownership import Ownership
 from metrics_adapter.telemetry import Telemetry
 from shared.airflow_db import AirflowDatabase
 from shared.brokers import Brokers, Connect
@@ -21,7 +24,7 @@ from shared.celery_control import CeleryControl
 from shared.databases import Databases, MetadataDatabase
 from shared.kube_client import KubeClient
 from shared.pools import Pool
-from shared.self_managed import Registration, with_certificate
+from shared.self_managed import Registration, pod_namespace, with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
 from shared.workload_cache import WorkloadCache
@@ -53,8 +56,15 @@ async def run_adapter(
     registry = CollectorRegistry()
     file = ConfigurationFile(settings.config, registry=registry)
     async with KubeClient.connect(settings.kubeconfig) as kube, WorkloadCache(kube) as cache:
+        ownership = Ownership(
+            kube,
+            api_service=API_SERVICE,
+            service=SERVICE,
+            namespace=pod_namespace(),
+            delegate=lambda: file.current.delegate,
+        )
         registration = Registration(
-            read=partial(kube.api_service_ca, API_SERVICE),
+            read=ownership.registered_ca,
             replace=partial(kube.replace_api_service_ca, API_SERVICE),
         )
         async with with_certificate(
@@ -68,6 +78,7 @@ async def run_adapter(
                 cache=cache,
                 brokers=partial(Brokers[Workers], connect=connect),
                 databases=partial(Databases[MetadataDatabase], connect=connect_database),
+                ownership=ownership,
                 stop=stop,
             )
 
@@ -81,6 +92,7 @@ async def _serve(
     cache: WorkloadCache,
     brokers: MakeBrokers,
     databases: MakeDatabases,
+    ownership: Ownership,
     stop: asyncio.Event | None,
 ) -> None:
     telemetry = Telemetry(registry)
@@ -89,25 +101,30 @@ async def _serve(
     authorizer = Authorizer(kube)
     telemetry.show_pools(collector.states)
     telemetry.show_access_reviews(authorizer.answers)
+    delegation = Delegation(partial(connect_delegate, authorization=kube.authorization), observer=telemetry)
+    telemetry.show_delegate(lambda: delegation.is_answering)
     await trust.load()
     api = create_api(
         pools=collector,
         authenticator=Authenticator(trust=lambda: trust.current, token_reviews=kube),
         authorizer=authorizer,
         observer=telemetry,
+        others=delegation,
     )
     async with asyncio.TaskGroup() as group:
         background = [
             group.create_task(file.watch()),
             group.create_task(trust.watch()),
             group.create_task(_collect(file, cache, brokers, databases, collector)),
+            group.create_task(delegation.follow(file)),
+            group.create_task(ownership.watch()),
         ]
         await serve(
             api,
             settings=settings,
             name=NAME,
             registry=registry,
-            health=partial(_health, file, trust, collector),
+            health=partial(_health, file, trust, collector, lambda: (ownership.problem, delegation.problem)),
             client_ca=lambda: trust.current.ca_bundle,
             stop=stop,
         )
@@ -152,12 +169,17 @@ async def _first_sync(cache: WorkloadCache) -> None:
             await cache.wait_synced()
 
 
-def _health(file: ConfigurationFile, trust: TrustSource, collector: Collector) -> Health:
+def _health(
+    file: ConfigurationFile,
+    trust: TrustSource,
+    collector: Collector,
+    others: Callable[[], Iterable[str | None]],
+) -> Health:
     """Ready is who can tell its callers apart, whatever is wrong with pools.
 
     A replica that is not ready gets no requests, and without any the whole API group is unavailable, for the
     pools that are well too. What is wrong with one is in the details here, and in its 503.
     """
     complaints = (state.complaint(max_age_s=collector.max_age_s) for state in collector.states())
-    details = filter(None, (trust.problem, file.problem, *complaints))
+    details = filter(None, (trust.problem, file.problem, *others(), *complaints))
     return Health(is_ready=trust.is_loaded, details=tuple(details))

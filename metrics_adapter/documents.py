@@ -1,5 +1,8 @@
 """What the API says of itself: discovery, legacy and aggregated, and OpenAPI, all known in advance. Pure.
 
+Discovery also names what a delegate brings: those documents are made when its names change, not when somebody
+asks for them.
+
 The lists are never empty: an API group without resources makes every kubectl and helm of the cluster print
 an error, and one whose aggregated discovery is empty is published as having none.
 """
@@ -8,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metrics_adapter.catalogue import METRICS, Metric
+from metrics_adapter.catalogue import METRICS
 from metrics_adapter.external_metrics import GROUP, GROUP_VERSION, KIND, VERSION
 
 JSON = "application/json"
@@ -25,7 +28,7 @@ OPENAPI_V3_PATH = f"/openapi/v3{VERSION_PATH}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A reply that never changes."""
+    """A reply that is known before anybody asks."""
 
     body: bytes
     etag: str
@@ -37,14 +40,14 @@ def document(content: Mapping[str, Any], *, content_type: str = JSON) -> Documen
     return Document(body=body, etag=f'"{hashlib.sha256(body).hexdigest()[:32]}"', content_type=content_type)
 
 
-def api_resource_list(metrics: Iterable[Metric]) -> dict[str, Any]:
+def api_resource_list(metrics: Iterable[str]) -> dict[str, Any]:
     """`get` alone: with `list` or `delete` the garbage collector and the namespace controller come here."""
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
         "groupVersion": GROUP_VERSION,
         "resources": [
-            {"name": metric.name, "singularName": "", "namespaced": True, "kind": KIND, "verbs": ["get"]}
+            {"name": metric, "singularName": "", "namespaced": True, "kind": KIND, "verbs": ["get"]}
             for metric in metrics
         ],
     }
@@ -54,12 +57,12 @@ _THIS_VERSION = {"groupVersion": GROUP_VERSION, "version": VERSION}
 _GROUP: dict[str, Any] = {"name": GROUP, "versions": [_THIS_VERSION], "preferredVersion": _THIS_VERSION}
 
 
-def api_group_discovery_list(metrics: Iterable[Metric], *, version: str) -> dict[str, Any]:
+def api_group_discovery_list(metrics: Iterable[str], *, version: str) -> dict[str, Any]:
     """The same as one aggregated document, which kube-apiserver asks for first."""
     response = {"group": GROUP, "version": VERSION, "kind": KIND}
     resources = [
         {
-            "resource": metric.name,
+            "resource": metric,
             "responseKind": response,
             "scope": "Namespaced",
             "singularResource": "",
@@ -180,13 +183,12 @@ def version_info(version: str) -> dict[str, str]:
 
 
 def documents(*, version: str) -> Mapping[str, Document]:
-    """By path; `/apis` is the legacy form."""
-    metrics = tuple(METRICS.values())
+    """By path; `/apis` is the legacy form, VERSION_PATH without the metrics of others."""
     v3 = document(openapi_v3())
     content: dict[str, Mapping[str, Any]] = {
         "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_GROUP]},
         GROUP_PATH: {"kind": "APIGroup", "apiVersion": "v1", **_GROUP},
-        VERSION_PATH: api_resource_list(metrics),
+        VERSION_PATH: api_resource_list(METRICS),
         "/openapi/v2": openapi_v2(),
         "/openapi/v3": openapi_v3_index(v3),
         "/version": version_info(version),
@@ -196,11 +198,28 @@ def documents(*, version: str) -> Mapping[str, Document]:
     return found | {OPENAPI_V3_PATH: v3, "/": document({"paths": sorted(paths)})}
 
 
-def aggregated_discovery() -> Mapping[str, Document]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """Which metrics there are, in each form."""
+
+    resources: Document
+    """Of VERSION_PATH."""
+    aggregated: Mapping[str, Document]
+    """Of `/apis`, by version of the discovery API."""
+
+
+def discovery(others: Sequence[str] = ()) -> Discovery:
+    """Our metrics, and `others` that are passed on to somebody else."""
+    return Discovery(
+        resources=document(api_resource_list((*METRICS, *others))), aggregated=aggregated_discovery(others)
+    )
+
+
+def aggregated_discovery(others: Sequence[str] = ()) -> Mapping[str, Document]:
     """By version of the discovery API."""
     return {
         version: document(
-            api_group_discovery_list(METRICS.values(), version=version),
+            api_group_discovery_list((*METRICS, *others), version=version),
             content_type=f"{JSON};g={DISCOVERY_GROUP};v={version};as=APIGroupDiscoveryList",
         )
         for version in DISCOVERY_VERSIONS

@@ -40,6 +40,12 @@ class Telemetry:
             ("kind", "code"),
             registry=registry,
         )
+        self._delegated = Counter(
+            "metrics_adapter_delegate_requests_total",
+            "Requests for metrics that are not ours, by what became of them: answered, failed or refused.",
+            ("outcome",),
+            registry=registry,
+        )
 
     def refreshed(self, pool: Pool, *, seconds: float, failure: str | None) -> None:
         self._refresh_seconds.labels(pool.namespace, pool.name).observe(seconds)
@@ -48,6 +54,13 @@ class Telemetry:
 
     def requested(self, *, kind: str, code: int) -> None:
         self._requests.labels(kind, str(code)).inc()
+
+    def delegated(self, *, outcome: str) -> None:
+        self._delegated.labels(outcome).inc()
+
+    def show_delegate(self, is_answering: Callable[[], bool | None]) -> None:
+        """None without a delegate."""
+        self._registry.register(_Delegate(is_answering))
 
     def show_pools(self, states: Callable[[], Iterable[PoolState]]) -> None:
         self._registry.register(_Pools(states))
@@ -87,6 +100,23 @@ class _Pools(Collector):
                 for sample in metric.samples((state.load,)):
                     value.add_metric((*labels, name), sample.milli / 1000)
         yield from (age, silent, value)
+
+
+class _Delegate(Collector):
+    def __init__(self, is_answering: Callable[[], bool | None]) -> None:
+        self._is_answering = is_answering
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
+            "metrics_adapter_delegate_up",
+            "1 while the delegate of the configuration answers, 0 while its metrics are not served.",
+        )
+        if (is_answering := self._is_answering()) is not None:
+            up.add_metric((), is_answering)
+        yield up
 
 
 class _AccessReviews(Collector):

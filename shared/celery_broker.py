@@ -39,6 +39,8 @@ _OWN_BOOKKEEPING = {
 }
 _REPLY_QUEUE_EXPIRES_S = 10.0
 _NOT_FOUND = 404
+_LOCKED = 405
+"""The queue is there, and another connection's alone."""
 
 
 class BrokerConnection:
@@ -75,6 +77,7 @@ class BrokerConnection:
         self._channel = self._connection.channel()
         # A channel of its own: RabbitMQ closes it over a missing queue, and the library opens it again.
         self._counting = self._connection.channel()
+        self._mailbox = mailbox
         self._exchange: Exchange = mailbox.exchange(self._channel)
         self._exchange.declare()
         self._producer = Producer(self._channel, auto_declare=False, serializer="json")
@@ -101,14 +104,17 @@ class BrokerConnection:
             self._forget_binding()
 
     def publish(
-        self, method: str, arguments: Mapping[str, Any], *, nodes: Collection[str], ticket: str
+        self, method: str, arguments: Mapping[str, Any], *, nodes: Collection[str] | None, ticket: str
     ) -> None:
-        """Send a command that only `nodes` obey; their replies come under `ticket` to whoever drains."""
+        """Send a command that only `nodes` obey, or with None whoever hears it.
+
+        Replies come under `ticket` to whoever drains.
+        """
         self._producer.publish(
             {
                 "method": method,
                 "arguments": dict(arguments),
-                "destination": sorted(nodes),
+                "destination": None if nodes is None else sorted(nodes),
                 "pattern": None,
                 "matcher": None,
                 "ticket": ticket,
@@ -134,6 +140,23 @@ class BrokerConnection:
             if int(error.reply_code or 0) != _NOT_FOUND:
                 raise
             return 0
+
+    def mailboxes(self, nodes: Collection[str]) -> frozenset[str]:
+        """Those of these workers that have a queue for commands here, whether they read it or not."""
+        queues = {node: self._mailbox.get_queue(node).name for node in nodes}
+        if isinstance(self._channel, VirtualChannel):
+            bound = {binding[-1] for binding in self._channel.get_table(self._exchange.name)}
+            return frozenset(node for node, queue in queues.items() if queue in bound)
+        return frozenset(node for node, queue in queues.items() if self._is_there(queue))
+
+    def _is_there(self, queue: str) -> bool:
+        try:
+            self._counting.queue_declare(queue=queue, passive=True)
+        except ChannelError as error:
+            if int(error.reply_code or 0) not in (_NOT_FOUND, _LOCKED):
+                raise
+            return int(error.reply_code or 0) == _LOCKED
+        return True
 
     def close(self) -> None:
         """Leave nothing behind at the broker."""

@@ -98,6 +98,16 @@ class CeleryControl:
         (replies,) = await self._mailbox.ask([command], timeout_s=timeout_s)
         return replies
 
+    async def consumers(self, *, timeout_s: float) -> Mapping[str, frozenset[str]]:
+        """The queues of every worker of the broker that answers, by node name. Lasts all of `timeout_s`."""
+        command = Command(method="active_queues", nodes=None, parse=parse_active_queues)
+        (replies,) = await self._mailbox.ask([command], timeout_s=timeout_s)
+        return replies
+
+    async def listening(self, nodes: Collection[str], *, timeout_s: float) -> frozenset[str]:
+        """Those of these workers that have remote control at this broker, whether they answer or not."""
+        return await self._mailbox.mailboxes(nodes, timeout_s=timeout_s) if nodes else frozenset()
+
     async def software(self, nodes: Collection[str], *, timeout_s: float) -> Mapping[str, Software]:
         """The versions each of these workers runs; one that does not tell them is missing.
 
@@ -156,7 +166,7 @@ class CeleryControl:
         refused = [
             node
             for command, acknowledged in zip(commands, replies, strict=True)
-            for node in command.nodes
+            for node in command.nodes or ()
             if not acknowledged.get(node, False)
         ]
         return frozenset(queues).difference(refused)

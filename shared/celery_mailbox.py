@@ -40,10 +40,11 @@ _ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One remote control command for some workers."""
+    """One remote control command for some workers, or for all of the broker."""
 
     method: str
-    nodes: frozenset[str]
+    nodes: frozenset[str] | None
+    """None: whoever hears it. Nobody knows how many these are, so such a question lasts to its deadline."""
     parse: Callable[[Any], Any]
     """Turns a reply into a value; raises MalformedReply, which leaves the node unanswered."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -89,12 +90,12 @@ class _Question(_Work[tuple[Replies, ...]]):
         self._commands = commands
         self._tickets: dict[str, int] = {}
         self._replies: list[dict[str, Any]] = []
-        self._missing: list[set[str]] = []
+        self._missing: list[set[str] | None] = []
 
     def start(self, broker: BrokerConnection) -> None:
         self._tickets = {uuid4().hex: index for index in range(len(self._commands))}
         self._replies = [{} for _ in self._commands]
-        self._missing = [set(command.nodes) for command in self._commands]
+        self._missing = [None if c.nodes is None else set(c.nodes) for c in self._commands]
         broker.listen()
         for ticket, index in self._tickets.items():
             command = self._commands[index]
@@ -106,14 +107,16 @@ class _Question(_Work[tuple[Replies, ...]]):
         index = self._tickets.get(ticket)
         if index is None:
             return
-        for node in replies.keys() & self._missing[index]:
-            self._missing[index].discard(node)
+        missing = self._missing[index]
+        for node in replies.keys() if missing is None else replies.keys() & missing:
+            if missing is not None:
+                missing.discard(node)
             with suppress(MalformedReply):
                 self._replies[index][node] = self._commands[index].parse(replies[node])
 
     @property
     def is_complete(self) -> bool:
-        return not any(self._missing)
+        return all(missing is not None and not missing for missing in self._missing)
 
     def result(self) -> tuple[Replies, ...]:
         return tuple(self._replies)
@@ -132,6 +135,21 @@ class _Count(_Work[Mapping[str, int]]):
 
     def result(self) -> Mapping[str, int]:
         return self._lengths
+
+
+class _LookForMailboxes(_Work[frozenset[str]]):
+    """Which workers have a mailbox: the broker itself answers."""
+
+    def __init__(self, nodes: Collection[str], *, deadline: float) -> None:
+        super().__init__(deadline=deadline)
+        self._nodes = nodes
+        self._found: frozenset[str] = frozenset()
+
+    def start(self, broker: BrokerConnection) -> None:
+        self._found = broker.mailboxes(self._nodes)
+
+    def result(self) -> frozenset[str]:
+        return self._found
 
 
 class Mailbox:
@@ -153,6 +171,11 @@ class Mailbox:
         """Ready messages by queue. Raises BrokerUnavailable."""
         count = _Count(queues, deadline=time.monotonic() + timeout_s)
         return await self._done(count, timeout_s=timeout_s)
+
+    async def mailboxes(self, nodes: Collection[str], *, timeout_s: float) -> frozenset[str]:
+        """Those of these workers that have a mailbox at the broker. Raises BrokerUnavailable."""
+        look = _LookForMailboxes(nodes, deadline=time.monotonic() + timeout_s)
+        return await self._done(look, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Fail what is open, leave nothing at the broker, end the thread."""

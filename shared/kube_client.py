@@ -18,6 +18,7 @@ from shared.kube_documents import (
     LeaseRecord,
     Listing,
     Secret,
+    ServiceName,
     TokenUser,
     WatchEvent,
     WebhookTerms,
@@ -38,6 +39,7 @@ from shared.kube_documents import (
     secret_from,
     secrets_path,
     selectors_query,
+    service_name_from,
     token_user_from,
     version_from,
     webhook_terms_from,
@@ -45,6 +47,7 @@ from shared.kube_documents import (
     workloads_path,
 )
 from shared.pods import (
+    Document,
     Pod,
     ReplicaSet,
     Workload,
@@ -87,6 +90,10 @@ class KubeClient:
         """The same connection with another deadline for each call, in seconds."""
         return type(self)(self._connection, timeout_s=timeout_s)
 
+    async def read(self, path: str, *, label_selector: str = "") -> Document:
+        """Any document, as its JSON."""
+        return await self._json("GET", path, query=selectors_query(label_selector, ""))
+
     # Workloads
 
     async def workload(self, *, kind: str, namespace: str, name: str) -> Workload:
@@ -126,6 +133,12 @@ class KubeClient:
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         return state_of(workload, sets.result(), pods.result(), as_of=as_of)
+
+    async def rehearse_scale(self, *, kind: str, namespace: str, name: str, replicas: int) -> None:
+        """Scale as a dry run: admission webhooks are asked, and nothing is stored."""
+        path = f"{workloads_path(kind, namespace, name)}/scale"
+        body, query = {"spec": {"replicas": replicas}}, {"dryRun": "All"}
+        await self._json("PATCH", path, query=query, body=body, content_type=MERGE_PATCH)
 
     async def patch_pod(
         self,
@@ -233,6 +246,14 @@ class KubeClient:
         path = secrets_path(namespace, name)
         body = {"metadata": {"resourceVersion": resource_version}, "data": encoded(data)}
         return secret_from(await self._json("PATCH", path, body=body, content_type=MERGE_PATCH))
+
+    async def authorization(self) -> str | None:
+        """Our own Authorization header, for servers that ask Kubernetes who we are; None without a token."""
+        return await self._connection.authorization()
+
+    async def api_service_owner(self, name: str) -> ServiceName | None:
+        """The Service that an APIService leads to; None when the API server itself answers for it."""
+        return service_name_from((await self._json("GET", api_services_path(name)))["spec"])
 
     async def api_service_ca(self, name: str) -> CaBundles:
         """Which CA the aggregator trusts for an APIService."""

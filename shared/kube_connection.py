@@ -68,6 +68,12 @@ class KubeConnection:
     def __init__(self, api: ApiClient) -> None:
         self._api = api
 
+    async def authorization(self) -> str | None:
+        """The header by which the API server knows us, with a fresh token; None without a token."""
+        settings = await self._api.configuration.auth_settings()
+        setting = settings.get("BearerToken")
+        return setting["value"] if setting else None
+
     async def json(
         self,
         method: str,

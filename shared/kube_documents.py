@@ -49,6 +49,17 @@ class CaBundles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceName:
+    """Which Service."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
     """What stands in the Lease object."""
 
@@ -247,6 +258,12 @@ def version_from(document: Document) -> tuple[int, int]:
 def _leading_number(text: str) -> int:
     digits = re.match("[0-9]+", text)
     return int(digits[0]) if digits else 0
+
+
+def service_name_from(spec: Document) -> ServiceName | None:
+    """The Service of an APIService's spec; None for a local one."""
+    service = spec.get("service")
+    return ServiceName(namespace=service["namespace"], name=service["name"]) if service else None
 
 
 def api_services_path(name: str) -> str:

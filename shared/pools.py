@@ -281,10 +281,44 @@ class Pool(_Model):
         return rules_for
 
 
+class Delegate(_Model):
+    """Another provider of external metrics: it is asked for those that are not ours."""
+
+    namespace: Name
+    name: Name
+    """Of its Service."""
+    port: Annotated[Integer, Field(ge=1, le=65535)] = 443
+    address: Text | None = None
+    """Where it is reached, if not at its Service; its certificate is for the Service all the same."""
+    timeout: Annotated[PositiveSeconds, Field(le=30)] = 5.0
+    ca: Text | None = Field(default=None, pattern="BEGIN CERTIFICATE")
+    """As PEM: who vouches for its certificate."""
+    ca_file: Text | None = None
+    insecure_skip_tls_verify: bool = Field(default=False, alias="insecureSkipTLSVerify")
+
+    @field_validator("insecure_skip_tls_verify")
+    @classmethod
+    def _exactly_one(cls, skips: bool, info: ValidationInfo) -> bool:
+        named = [info.data.get("ca"), info.data.get("ca_file")]
+        if {"ca", "ca_file"} <= info.data.keys() and (sum(one is not None for one in named) + skips) != 1:
+            raise ValueError("name exactly one of ca, caFile and insecureSkipTLSVerify: true")
+        return skips
+
+    @property
+    def host(self) -> str:
+        """The name in its certificate, and in the DNS of the cluster."""
+        return f"{self.name}.{self.namespace}.svc"
+
+    @property
+    def title(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
 class Configuration(_Model):
     """The whole file."""
 
     pools: Annotated[tuple[Pool, ...], Field(min_length=1)]
+    delegate: Delegate | None = None
     refresh: PositiveSeconds = 5.0
     """How often each pool is asked."""
     max_age: PositiveSeconds = 60.0

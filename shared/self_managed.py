@@ -51,9 +51,14 @@ class Secrets(Protocol):
 
 def own_namespace(environment: Mapping[str, str] = os.environ) -> str:
     """The namespace this pod runs in; `default` outside of a cluster."""
+    return pod_namespace(environment) or "default"
+
+
+def pod_namespace(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The namespace this pod runs in; None outside of a cluster."""
     if named := environment.get("POD_NAMESPACE"):
         return named
-    return _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else "default"
+    return _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else None
 
 
 @asynccontextmanager

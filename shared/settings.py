@@ -267,6 +267,24 @@ def _urls(configuration: Configuration, environment: Mapping[str, str]) -> tuple
     return brokers, databases
 
 
+def broker_url_of(pool: Pool, *, environment: Mapping[str, str] = os.environ) -> str:
+    """The URL of one pool's broker, with its password; raises ConfigurationError when it cannot be read."""
+    return _broker_url(pool.broker, "broker", environment)
+
+
+def database_url_of(pool: Pool, *, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The URL of an Airflow pool's metadata database, with its password; None for a pool that has none.
+
+    Raises ConfigurationError when it cannot be read.
+    """
+    return None if pool.airflow is None else _database_url(pool.airflow, "airflow", environment)
+
+
+def read_configuration(path: Path) -> Configuration:
+    """The file without its secrets; raises ConfigurationError with every mistake."""
+    return parse_configuration(_read(path, path=""))
+
+
 def _broker_url(broker: Broker, path: str, environment: Mapping[str, str]) -> str:
     if broker.url_from is None:
         return broker.url or ""

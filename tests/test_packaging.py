@@ -79,6 +79,15 @@ def test_an_installed_service_says_how_it_is_used(module: str, installed: Path, 
     assert "--tls-self-managed" in usage
 
 
+def test_an_installed_check_says_how_it_is_used(wheel: Path, installed: Path, tmp_path: Path) -> None:
+    """By the command that pip makes for it, and by its module."""
+    usage = run("-m", "shared.checkup", "check", "--help", installed=installed, cwd=tmp_path)
+    assert usage.startswith("usage: celery-hpa check")
+    names = ZipFile(wheel).namelist()
+    (entry_points,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+    assert "celery-hpa = shared.checkup.command:main" in ZipFile(wheel).read(entry_points).decode()
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_it_is_the_installed_package_that_is_tested(package: str, installed: Path, tmp_path: Path) -> None:
     """The project itself is installed here, too, as an editable one."""

@@ -33,10 +33,6 @@ def worker_command(*, slots: int, queues: tuple[str, ...], pool: str = "prefork"
     ]
 
 
-def namespace(name: str) -> Document:
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-
-
 def worker_deployment(
     *,
     name: str,

@@ -60,6 +60,10 @@ def _cluster_wide(group: str, plural: str, kind: str, **traits: Any) -> Resource
     return Resource(group=group, version="v1", plural=plural, kind=kind, namespaced=False, **traits)
 
 
+def _rbac(plural: str, kind: str, **traits: Any) -> Resource:
+    return Resource(group="rbac.authorization.k8s.io", version="v1", plural=plural, kind=kind, **traits)
+
+
 def _review(group: str, plural: str, kind: str) -> Resource:
     return _cluster_wide(group, plural, kind, create_only=True)
 
@@ -113,6 +117,10 @@ API_SERVICES = _cluster_wide(
     categories=("api-extensions",),
     has_status=True,
 )
+ROLES = _rbac("roles", "Role")
+ROLE_BINDINGS = _rbac("rolebindings", "RoleBinding")
+CLUSTER_ROLES = _rbac("clusterroles", "ClusterRole", namespaced=False)
+CLUSTER_ROLE_BINDINGS = _rbac("clusterrolebindings", "ClusterRoleBinding", namespaced=False)
 SELF_SUBJECT_REVIEWS = _review("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview")
 TOKEN_REVIEWS = _review("authentication.k8s.io", "tokenreviews", "TokenReview")
 SELF_ACCESS_REVIEWS = _review("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview")
@@ -135,6 +143,10 @@ RESOURCES = (
     LEASES,
     WEBHOOK_CONFIGURATIONS,
     API_SERVICES,
+    ROLES,
+    ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    CLUSTER_ROLE_BINDINGS,
     SELF_SUBJECT_REVIEWS,
     TOKEN_REVIEWS,
     SELF_ACCESS_REVIEWS,

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from deploy.sandbox import manifests
+from deploy.sandbox.access import shipped_access
 from deploy.sandbox.client import ApiClient
 from deploy.sandbox.errors import ApiError
 from deploy.sandbox.processes import free_port, running
@@ -49,7 +50,8 @@ async def services(
 ) -> AsyncIterator[Services]:
     """Both services, registered and answering; unregistered and stopped at the end.
 
-    `with_updates` has the hook asked about updates of whole Deployments, too.
+    Their accounts may do what deploy/base grants them, and no more. `with_updates` has the hook asked about
+    updates of whole Deployments, too.
     """
     path = directory / "config.yaml"
     path.touch(mode=0o600)
@@ -60,7 +62,7 @@ async def services(
         Service("drain_hook", manifests.HOOK_SERVICE),
     )
     async with AsyncExitStack() as stack:
-        await apply(kube, manifests.namespace(manifests.SYSTEM_NAMESPACE))
+        await grant_what_we_ship(kube, configuration)
         for service, kubeconfig in ((adapter, adapter_kubeconfig), (hook, hook_kubeconfig)):
             await apply(kube, manifests.external_name_service(service.name))
             command = service.command(directory, path, kubeconfig, ca)
@@ -73,7 +75,7 @@ async def services(
                 port=hook.port,
                 ca_pem=ca.certificate_pem,
                 with_updates=with_updates,
-                kinds={pool["workload"]["kind"] for pool in configuration["pools"]} - {"Deployment"},
+                kinds=_kinds_beside_deployments(configuration),
             )
             await apply(kube, webhook)
         await _until_available(kube)
@@ -104,6 +106,19 @@ class Service:
             *("--port", str(self.port), "--telemetry-port", str(self.telemetry_port)),
             *("--tls-cert-file", str(certificate), "--tls-private-key-file", str(key)),
         ]
+
+
+async def grant_what_we_ship(kube: ApiClient, configuration: Document) -> None:
+    """The accounts, roles and bindings of deploy/base, in the namespaces that the configuration names."""
+    for document in shipped_access(
+        namespaces={pool["namespace"] for pool in configuration["pools"]},
+        kinds=_kinds_beside_deployments(configuration),
+    ):
+        await apply(kube, document)
+
+
+def _kinds_beside_deployments(configuration: Document) -> set[str]:
+    return {pool["workload"]["kind"] for pool in configuration["pools"]} - {"Deployment"}
 
 
 async def apply(kube: ApiClient, document: Document) -> Document:

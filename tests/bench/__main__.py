@@ -16,6 +16,7 @@ import pytest
 from deploy.sandbox.processes import ServiceFailed
 from tests.bench.database import measure_database
 from tests.bench.figures import Missed
+from tests.bench.resources import measure_resources
 from tests.bench.verdicts import measure_verdicts
 
 REPEATS, QUICK_REPEATS = 15, 5
@@ -30,7 +31,11 @@ class Benchmark(Protocol):
     def __call__(self, directory: Path, *, repeats: int) -> Coroutine[Any, Any, None]: ...
 
 
-BENCHMARKS: dict[str, Benchmark] = {"verdicts": measure_verdicts, "database": measure_database}
+BENCHMARKS: dict[str, Benchmark] = {
+    "verdicts": measure_verdicts,
+    "database": measure_database,
+    "resources": measure_resources,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

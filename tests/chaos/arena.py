@@ -22,7 +22,7 @@ from deploy.sandbox.control_plane import ControlPlane, control_plane
 from deploy.sandbox.demo.journal import Run, read_journal
 from deploy.sandbox.informers import Informer, cancel
 from deploy.sandbox.resources import PODS, Document
-from deploy.sandbox.services import Service, apply
+from deploy.sandbox.services import Service, apply, grant_what_we_ship
 from shared.celery_control import CeleryControl
 from shared.certificates import make_ca
 from shared.errors import BrokerUnavailable
@@ -165,11 +165,12 @@ async def _hook(
 ) -> AsyncIterator[tuple[Replica, ...]]:
     """Two replicas behind one Service, registered with the API server."""
     kube = plane.kube
-    await apply(kube, manifests.namespace(manifests.SYSTEM_NAMESPACE))
+    ours = configuration(broker_url)
+    await grant_what_we_ship(kube, ours)
     await apply(kube, manifests.external_name_service(manifests.HOOK_SERVICE))
     config = directory / "config.yaml"
     config.touch(mode=0o600)
-    config.write_text(yaml.safe_dump(configuration(broker_url), sort_keys=False))
+    config.write_text(yaml.safe_dump(ours, sort_keys=False))
     ca = make_ca("celery-hpa chaos")
     kubeconfig = plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.HOOK_SERVICE)
     services = [Service("drain_hook", manifests.HOOK_SERVICE) for _ in range(2)]

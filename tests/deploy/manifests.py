@@ -1,6 +1,6 @@
 """The documents of deploy/base, read from its files as they lie there."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -67,24 +67,28 @@ class Grant:
         )
 
 
-def grants(account: str) -> Iterator[Grant]:
-    """Every rule that deploy/base binds to a service account of ours, roles of the cluster's own left out."""
+def grants(account: str, documents: Collection[Document] | None = None) -> Iterator[Grant]:
+    """Every rule that is bound to a service account of ours, roles of the cluster's own left out.
+
+    By deploy/base, if no other `documents` are given.
+    """
+    documents = installed() if documents is None else documents
     subject = {"kind": "ServiceAccount", "name": account, "namespace": "celery-hpa"}
-    for binding in installed():
+    for binding in documents:
         if subject in binding.get("subjects", ()):
             namespace = binding["metadata"].get("namespace", "*")
-            for role in _roles(binding, namespace):
+            for role in _roles(binding, namespace, documents):
                 for rule in role["rules"]:
                     yield Grant(namespace=namespace, role=role["metadata"]["name"], rule=rule)
 
 
-def _roles(binding: Document, namespace: str) -> list[Document]:
+def _roles(binding: Document, namespace: str, documents: Collection[Document]) -> list[Document]:
     wanted = (
         binding["roleRef"]["kind"],
         namespace if binding["roleRef"]["kind"] == "Role" else "",
         binding["roleRef"]["name"],
     )
-    return [document for document in installed() if identity(document) == wanted]
+    return [document for document in documents if identity(document) == wanted]
 
 
 def roles_of_the_cluster(account: str) -> set[tuple[str, str, str]]:
@@ -95,5 +99,5 @@ def roles_of_the_cluster(account: str) -> set[tuple[str, str, str]]:
         (binding["roleRef"]["kind"], binding["roleRef"]["name"], namespace)
         for binding in bindings
         for namespace in [binding["metadata"].get("namespace", "*")]
-        if not _roles(binding, namespace)
+        if not _roles(binding, namespace, installed())
     }

@@ -108,10 +108,27 @@ def test_the_ports_are_those_that_the_service_takes_by_itself(name: str) -> None
 def test_probes_ask_what_is_served_without_a_certificate(name: str) -> None:
     app = telemetry_app(CollectorRegistry(), Health)
     paths = {route.resource.canonical for route in app.router.routes() if route.resource}
-    for probe in ("readinessProbe", "livenessProbe"):
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         request = container(name)[probe]["httpGet"]
         assert request["path"] in paths
         assert request["port"] == "telemetry"
+
+
+@EACH_SERVICE
+def test_a_pod_that_starts_slowly_is_not_killed_for_it(name: str) -> None:
+    """Until it serves it may wait for the API server, which is why it was restarted perhaps."""
+    probe = container(name)["startupProbe"]
+    patience_s = probe["periodSeconds"] * probe["failureThreshold"]
+    assert patience_s > 4 * drain_hook.app.FIRST_SYNC_S
+    assert container(name)["livenessProbe"]["httpGet"]["path"] == "/livez"
+
+
+@EACH_SERVICE
+def test_a_pod_reserves_what_it_needs_and_is_never_throttled(name: str) -> None:
+    """A review that waits for the CPU is one that the API server gives up."""
+    resources = container(name)["resources"]
+    assert resources["requests"].keys() == {"cpu", "memory"}
+    assert resources["limits"].keys() == {"memory"}
 
 
 @EACH_SERVICE
@@ -157,12 +174,20 @@ def test_a_service_runs_as_its_own_account(name: str) -> None:
 def test_pods_are_as_restricted_as_their_namespace_demands(name: str) -> None:
     """Pod security "restricted": else not one pod of ours would be created."""
     labels = the("Namespace", "celery-hpa")["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    for mode in ("enforce", "audit", "warn"):
+        assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
     of_pod, of_container = pod_spec(name)["securityContext"], container(name)["securityContext"]
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod_spec(name).keys()
+    assert all(
+        volume.keys()
+        & {"configMap", "emptyDir", "secret", "projected", "downwardAPI", "persistentVolumeClaim"}
+        for volume in pod_spec(name)["volumes"]
+    )
     assert of_pod["runAsNonRoot"] is True
     assert of_pod["seccompProfile"] == {"type": "RuntimeDefault"}
     assert of_container["allowPrivilegeEscalation"] is False
     assert of_container["capabilities"] == {"drop": ["ALL"]}
+    assert of_container["readOnlyRootFilesystem"] is True
 
 
 @EACH_SERVICE
@@ -234,3 +259,14 @@ def test_the_hook_is_not_asked_about_itself() -> None:
     (expression,) = webhook()["namespaceSelector"]["matchExpressions"]
     assert (expression["key"], expression["operator"]) == ("kubernetes.io/metadata.name", "NotIn")
     assert {"kube-system", "celery-hpa"} <= set(expression["values"])
+
+
+def test_scale_downs_wait_for_the_hook_and_nothing_else_does() -> None:
+    """Not scale-ups; and the API server waits longer than an answer is held."""
+    assert webhook()["failurePolicy"] == "Fail"
+    assert [condition["name"] for condition in webhook()["matchConditions"]] == ["decrease"]
+    (rule,) = webhook()["rules"]
+    assert (rule["operations"], rule["scope"]) == (["UPDATE"], "Namespaced")
+    assert rule["resources"] == ["deployments/scale"]
+    assert webhook()["sideEffects"] == "NoneOnDryRun"
+    assert all(pool.drain.hold_seconds < webhook()["timeoutSeconds"] for pool in POOLS)

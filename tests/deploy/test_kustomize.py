@@ -1,22 +1,18 @@
 """What `kubectl apply -k deploy/base` installs."""
 
-import shutil
-import subprocess
-from pathlib import Path
+import json
 
 import pytest
-import yaml
 
 from tests.deploy.manifests import BASE, Document, identity, installed, kustomization
+from tests.deploy.rendering import needs_kubectl, rendered_with, the_only
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed here")
+pytestmark = needs_kubectl
 
 
 @pytest.fixture(scope="module")
 def rendered() -> list[Document]:
-    command = ["kubectl", "kustomize", str(BASE)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return list(yaml.safe_load_all(output))
+    return rendered_with()
 
 
 def test_everything_is_installed_as_it_is_written(rendered: list[Document]) -> None:
@@ -48,36 +44,18 @@ def test_every_pod_runs_the_image_that_the_kustomization_names(rendered: list[Do
     assert images == {f"{image['newName']}:{image['newTag']}"}
 
 
-def rendered_with(*components: str, directory: Path) -> list[Document]:
-    """An overlay that names the base and these components."""
-    overlay = directory / "overlay"
-    shutil.copytree(BASE, directory / "base")
-    shutil.copytree(BASE.parent / "components", directory / "components")
-    overlay.mkdir()
-    document = {"resources": ["../base"], "components": [f"../components/{name}" for name in components]}
-    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(document))
-    command = ["kubectl", "kustomize", str(overlay)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return list(yaml.safe_load_all(output))
-
-
-def the_only(kind: str, name: str, among: list[Document]) -> Document:
-    (document,) = [one for one in among if (one["kind"], one["metadata"]["name"]) == (kind, name)]
-    return document
-
-
-def test_the_component_for_updates_adds_its_webhook(tmp_path: Path) -> None:
+def test_the_component_for_updates_adds_its_webhook() -> None:
     """To the configuration of the base, in an overlay that names both."""
-    documents = rendered_with("deployment-updates", directory=tmp_path)
+    documents = rendered_with("deployment-updates")
     configuration = the_only("ValidatingWebhookConfiguration", "celery-hpa-drain", documents)
     names = [webhook["name"] for webhook in configuration["webhooks"]]
     assert names == ["scale.drain.celery-hpa.io", "update.drain.celery-hpa.io"]
 
 
-def test_components_of_other_kinds_ask_about_their_scales_and_let_them_be_read(tmp_path: Path) -> None:
+def test_components_of_other_kinds_ask_about_their_scales_and_let_them_be_read() -> None:
     """Whatever other components are named beside them, and in whatever order."""
     kinds = {"statefulset": ("apps", "statefulsets"), "cloneset": ("apps.kruise.io", "clonesets")}
-    documents = rendered_with("deployment-updates", *kinds, directory=tmp_path)
+    documents = rendered_with("deployment-updates", *kinds)
     scale, _ = the_only("ValidatingWebhookConfiguration", "celery-hpa-drain", documents)["webhooks"]
     assert scale["name"] == "scale.drain.celery-hpa.io"
     asked = {(rule["apiGroups"][0], rule["resources"][0]) for rule in scale["rules"]}
@@ -89,3 +67,37 @@ def test_components_of_other_kinds_ask_about_their_scales_and_let_them_be_read(t
         for group, plural in kinds.values():
             (rule,) = [rule for rule in rules if rule["resources"] == [plural]]
             assert (rule["apiGroups"], set(rule["verbs"])) == ([group], verbs)
+
+
+def test_the_component_for_prometheus_adds_what_it_looks_at_and_changes_nothing() -> None:
+    documents, before = (
+        {identity(one): one for one in rendered_with(*names)} for names in (["prometheus"], [])
+    )
+    assert before.items() <= documents.items()
+    assert {identity(documents[key])[::2] for key in documents.keys() - before.keys()} == {
+        ("ConfigMap", "celery-hpa-dashboard"),
+        ("PrometheusRule", "celery-hpa"),
+        ("Service", "drain-hook-telemetry"),
+        ("Service", "metrics-adapter-telemetry"),
+        ("ServiceMonitor", "celery-hpa"),
+    }
+    dashboard = documents["ConfigMap", "celery-hpa", "celery-hpa-dashboard"]
+    assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert json.loads(dashboard["data"]["celery-hpa.json"])["title"] == "celery-hpa"
+
+
+@pytest.mark.parametrize(
+    "others", [[], ["deployment-updates"], ["statefulset", "deployment-updates", "cloneset"]]
+)
+def test_the_component_for_ignoring_failures_is_about_every_webhook(others: list[str]) -> None:
+    """Named last, and nothing else of a webhook changes."""
+    without, ignoring = (
+        the_only(
+            "ValidatingWebhookConfiguration",
+            "celery-hpa-drain",
+            rendered_with(*others, *more),
+        )["webhooks"]
+        for more in ([], ["failure-policy-ignore"])
+    )
+    assert {webhook["failurePolicy"] for webhook in without} == {"Fail"}
+    assert ignoring == [webhook | {"failurePolicy": "Ignore"} for webhook in without]

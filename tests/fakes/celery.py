@@ -35,6 +35,8 @@ class FakeCelery:
     workers: dict[str, WorkerSnapshot] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
     """Nodes that answer nothing. Commands to them wait, as for a frozen process: see `wake`."""
+    without_mailbox: set[str] = field(default_factory=set)
+    """Silent nodes whose remote control is off, so that the broker does not know them."""
     lengths: dict[str, int] = field(default_factory=dict)
     """Ready messages by queue."""
     versions: dict[str, Software | None] = field(default_factory=dict)
@@ -112,6 +114,17 @@ class FakeCelery:
         call = Call(method="active_queues", nodes=frozenset(nodes))
         answering = await self._answering(call, timeout_s=timeout_s)
         return {node: self.workers[node].queues for node in sorted(answering)}
+
+    async def consumers(self, *, timeout_s: float) -> Mapping[str, frozenset[str]]:
+        call = Call(method="active_queues", nodes=frozenset(self.workers))
+        answering = await self._answering(call, timeout_s=timeout_s)
+        return {node: self.workers[node].queues for node in sorted(answering)}
+
+    async def listening(self, nodes: Collection[str], *, timeout_s: float) -> frozenset[str]:
+        if not nodes:
+            return frozenset()
+        await self._answering(Call(method="queue_lengths"), timeout_s=timeout_s)
+        return frozenset(nodes) & self.workers.keys() - self.without_mailbox
 
     async def software(self, nodes: Collection[str], *, timeout_s: float) -> Mapping[str, Software]:
         if not nodes:

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from metrics_adapter.api import create_api
+from metrics_adapter.api import Others, create_api
 from metrics_adapter.authentication import Authenticator
 from metrics_adapter.authorization import Authorizer
 from metrics_adapter.freshness import PoolState
@@ -73,6 +73,7 @@ class Adapter:
     pools: FixedPools = field(default_factory=FixedPools)
     cluster: FakeCluster = field(default_factory=FakeCluster)
     requests: Requests = field(default_factory=Requests)
+    others: Others | None = None
     url: str = ""
 
     @asynccontextmanager
@@ -83,6 +84,7 @@ class Adapter:
             authenticator=Authenticator(trust=lambda: trust, token_reviews=self.cluster),
             authorizer=Authorizer(self.cluster),
             observer=self.requests,
+            others=self.others,
         )
         app.add_routes(health_routes(Health))
         certificate, key = self._save(

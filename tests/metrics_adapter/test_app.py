@@ -16,17 +16,20 @@ import yaml
 from deploy.sandbox.processes import free_port
 from metrics_adapter.__main__ import main
 from metrics_adapter.app import run_adapter
+from shared.certificates import make_ca
+from shared.pools import Delegate
 from shared.settings import Settings
 from tests.fakes.celery import FakeCelery, fake_worker
 from tests.metrics_adapter.builders import tasks
+from tests.metrics_adapter.provider import VALUES, SecondProvider
 from tests.shared.kubernetes_stages import SandboxStage, sandbox_stage
 
 API_SERVICE = "/apis/apiregistration.k8s.io/v1/apiservices"
-VALUES = "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/"
+GROUP = "/apis/external.metrics.k8s.io/v1beta1"
 PATIENCE_S = 30.0
 
 
-def config(name: str = "default") -> str:
+def config(name: str = "default", *, delegate: Delegate | None = None) -> str:
     pool: dict[str, Any] = {
         "name": name,
         "namespace": "default",
@@ -35,7 +38,10 @@ def config(name: str = "default") -> str:
         "slotsPerWorker": 4,
         "broker": {"url": "redis://:hunter2@broker/0"},
     }
-    return yaml.safe_dump({"pools": [pool], "refresh": 0.1, "maxAge": 30})
+    document: dict[str, Any] = {"pools": [pool], "refresh": 0.1, "maxAge": 30}
+    if delegate:
+        document["delegate"] = delegate.model_dump(mode="json", by_alias=True)
+    return yaml.safe_dump(document)
 
 
 @dataclass(kw_only=True)
@@ -56,9 +62,9 @@ class Lab:
         return self.directory / "config.yaml"
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+    async def running(self, *, owner: str = "metrics-adapter") -> AsyncIterator[asyncio.Task[None]]:
         """The APIService is there first, without a caBundle: the adapter brings its own."""
-        await self._register()
+        await self._register(owner)
         self.config_file.write_text(config())
         settings = Settings(
             config=self.config_file,
@@ -79,13 +85,14 @@ class Lab:
         self.opened.append(replace(self.celery))
         return self.opened[-1]
 
-    async def _register(self) -> None:
+    async def _register(self, owner: str) -> None:
         service = {
-            "metadata": {"name": "metrics-adapter"},
+            "metadata": {"name": owner},
             "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": 443}]},
         }
         await self.stage.create("/api/v1/namespaces/default/services", service)
-        reference = {"namespace": "default", "name": "metrics-adapter", "port": self.port}
+        port = self.port if owner == "metrics-adapter" else free_port()
+        reference = {"namespace": "default", "name": owner, "port": port}
         api_service = {
             "metadata": {"name": "v1beta1.external.metrics.k8s.io"},
             "spec": {
@@ -100,7 +107,14 @@ class Lab:
 
     async def metric(self, name: str) -> Any:
         """What the API server answers, whatever that is."""
-        async with self.stage.session.get(f"{self.stage.server.url}{VALUES}{name}") as response:
+        async with self.stage.session.get(
+            f"{self.stage.server.url}{GROUP}/namespaces/default/{name}"
+        ) as response:
+            return await response.json()
+
+    async def discovery(self) -> Any:
+        """Which metrics the adapter names, as the API server passes it on."""
+        async with self.stage.session.get(f"{self.stage.server.url}{GROUP}") as response:
             return await response.json()
 
     async def telemetry(self, path: str) -> str:
@@ -192,6 +206,42 @@ async def test_a_changed_configuration_needs_no_restart(lab: Lab) -> None:
         ready = await until(lambda: lab.telemetry("/readyz"), lambda text: "stays in force" in text)
         assert ready.startswith("ok\n")
         assert is_served(await lab.metric("celery_demand"))
+
+
+async def test_two_providers_live_behind_one_api_service(lab: Lab) -> None:
+    """Values and discovery of both come through the API server; while one is away the other is served."""
+    other = SecondProvider(ca=make_ca("theirs"), directory=lab.directory)
+    async with lab.running():
+        async with other.running():
+            lab.config_file.write_text(config(delegate=other.delegate()))
+            answer = await until(lambda: lab.metric("queue_depth"), is_served)
+            assert answer == VALUES
+            assert is_served(await until(lambda: lab.metric("celery_demand"), is_served))
+            assert (await lab.metric("CELERY_DEMAND"))["items"]
+            discovered = await until(lambda: lab.discovery(), lambda a: "queue_depth" in str(a))
+            assert "celery_demand" in str(discovered)
+        for _ in range(5):
+            answer = await lab.metric("queue_depth")
+            assert (answer["code"], answer["message"][:44]) == (
+                503,
+                "The delegate keda/keda-metrics cannot be ask",
+            )
+        assert is_served(await lab.metric("celery_demand"))
+        ready = await until(lambda: lab.telemetry("/readyz"), lambda text: "keda/keda-metrics" in text)
+        assert ready.startswith("ok\n")
+        assert "metrics_adapter_delegate_up 0.0" in await lab.telemetry("/metrics")
+    assert [name for _, headers in other.asked for name in headers if name.startswith("X-Remote")] == []
+
+
+async def test_an_api_service_of_somebody_else_is_left_alone(lab: Lab) -> None:
+    """And it is said what to do; the adapter is ready all the same."""
+    async with lab.running(owner="keda-metrics"):
+        ready = await until(lambda: lab.telemetry("/readyz"), lambda text: "leads to" in text)
+        assert ready.startswith("ok\n")
+        assert "the Service default/keda-metrics and not to metrics-adapter" in ready
+        path = f"{lab.stage.server.url}{API_SERVICE}/v1beta1.external.metrics.k8s.io"
+        async with lab.stage.session.get(path) as response:
+            assert "caBundle" not in (await response.json())["spec"]
 
 
 async def test_it_ends_when_it_is_told_to_and_closes_its_connections(lab: Lab) -> None:

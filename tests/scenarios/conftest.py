@@ -1,8 +1,8 @@
 """The cluster the scenarios run on: the sandbox, or the one of KUBECONFIG.
 
 Another control plane must have a kubelet that starts a pod's command as a local process, and reach this
-machine as `localhost`. Both services run as local processes either way; there they have the service accounts
-and roles of deploy/base.
+machine as `localhost`. Both services run as local processes either way, with the service accounts and
+roles of deploy/base.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from deploy.sandbox import manifests
 from deploy.sandbox.client import ApiClient
 from deploy.sandbox.cluster import broker, sandbox
 from deploy.sandbox.kubeconfigs import read_kubeconfig
-from deploy.sandbox.services import services
+from deploy.sandbox.services import grant_what_we_ship, services
 from tests.scenarios.crews import Cluster
-from tests.scenarios.identities import grant_what_we_ship, kubeconfig_of
+from tests.scenarios.identities import kubeconfig_of
 
 POOLS: dict[str, manifests.Document] = {
     "idle-first": {"whenBusy": "proceed"},
@@ -43,6 +43,7 @@ POOLS: dict[str, manifests.Document] = {
     "annotated": {"holdSeconds": 0},
     "ordinals": {"holdSeconds": 0},
     "clones": {"holdSeconds": 0},
+    "foreign": {"holdSeconds": 0},
 }
 """Pools by name, which is also their workload's and their queue's; with what they set under `drain`."""
 KINDS = {"ordinals": "StatefulSet", "clones": "CloneSet"}
@@ -94,11 +95,12 @@ async def _on_the_cluster_of(kubeconfig: Path, directory: Path) -> AsyncIterator
         broker(directory) as broker_url,
         ApiClient(access.url, tls=access.tls(), token=access.token, user_agent="scenarios") as kube,
     ):
-        await grant_what_we_ship(kube)
+        configuration = _configuration(broker_url)
+        await grant_what_we_ship(kube, configuration)  # only an account that is there has a token
         async with services(
             kube,
             directory=directory,
-            configuration=_configuration(broker_url),
+            configuration=configuration,
             adapter_kubeconfig=await kubeconfig_of(kube, access, manifests.ADAPTER_SERVICE, directory),
             hook_kubeconfig=await kubeconfig_of(kube, access, manifests.HOOK_SERVICE, directory),
             with_updates=True,

@@ -34,6 +34,8 @@ class Control(Protocol):
     async def active_queues(
         self, nodes: Collection[str], *, timeout_s: float
     ) -> Mapping[str, frozenset[str]]: ...
+    async def consumers(self, *, timeout_s: float) -> Mapping[str, frozenset[str]]: ...
+    async def listening(self, nodes: Collection[str], *, timeout_s: float) -> frozenset[str]: ...
     async def software(self, nodes: Collection[str], *, timeout_s: float) -> Mapping[str, Software]: ...
     async def cancel_consumers(
         self, queues: Mapping[str, Collection[str]], *, timeout_s: float
@@ -218,11 +220,28 @@ async def test_workers_tell_their_versions(scene: Scene) -> None:
     assert (await scene.control.software([ONE, TWO], timeout_s=BRIEFLY_S)).keys() == {ONE}
 
 
+async def test_whoever_answers_tells_its_queues(scene: Scene) -> None:
+    """Also workers of whose names nobody knew; a silent one is missing."""
+    said = await scene.control.consumers(timeout_s=BRIEFLY_S)
+    assert said == {node: frozenset(names) for node, names in QUEUES.items()}
+    scene.freeze(TWO)
+    assert (await scene.control.consumers(timeout_s=BRIEFLY_S)).keys() == {ONE}
+
+
+async def test_who_has_remote_control_is_known_of_the_silent_too(scene: Scene) -> None:
+    """The broker keeps a worker's mailbox while it is frozen, and has none of a name that nobody has."""
+    scene.freeze(TWO)
+    nodes = [ONE, TWO, "celery@nobody"]
+    assert await scene.control.listening(nodes, timeout_s=PATIENCE_S) == {ONE, TWO}
+    assert await scene.control.listening(["celery@nobody"], timeout_s=PATIENCE_S) == frozenset()
+
+
 async def test_nobody_was_asked(scene: Scene) -> None:
     """No question needs no broker."""
     control = scene.unreachable()
     assert await control.inspect([], timeout_s=BRIEFLY_S) == Fleet()
     assert await control.active_queues([], timeout_s=BRIEFLY_S) == {}
+    assert await control.listening([], timeout_s=BRIEFLY_S) == frozenset()
     assert await control.cancel_consumers({}, timeout_s=BRIEFLY_S) == frozenset()
     assert await control.queue_lengths([], timeout_s=BRIEFLY_S) == {}
     await control.close()

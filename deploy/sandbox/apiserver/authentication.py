@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from multidict import CIMultiDictProxy
 
-from deploy.sandbox.errors import ApiError, unauthorized
+from deploy.sandbox.errors import unauthorized
 from deploy.sandbox.resources import Document
 
 AUTHENTICATED = "system:authenticated"
@@ -85,23 +85,10 @@ class Tokens:
 
 
 def authenticate(certificate: bytes | None, headers: CIMultiDictProxy[str], tokens: Tokens) -> User:
-    """The user of a request. Raises ApiError 401 for an unknown token, 403 for impersonation by others."""
-    user = _authenticated(certificate, headers.get("Authorization", ""), tokens)
-    impersonated = headers.get("Impersonate-User")
-    if impersonated is None:
-        return user
-    if MASTERS not in user.groups:
-        message = (
-            f'users "{impersonated}" is forbidden: User "{user.name}" cannot impersonate resource "users"'
-        )
-        raise ApiError(403, "Forbidden", message, details={"name": impersonated, "kind": "users"})
-    return _impersonate(impersonated, tuple(headers.getall("Impersonate-Group", ())))
-
-
-def _authenticated(certificate: bytes | None, authorization: str, tokens: Tokens) -> User:
+    """The user of a request. Raises ApiError 401 for an unknown token."""
     if certificate is not None:
         return certificate_user(certificate)
-    scheme, _, token = authorization.partition(" ")
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return ANONYMOUS
     user = tokens.user(token.strip())
@@ -110,8 +97,17 @@ def _authenticated(certificate: bytes | None, authorization: str, tokens: Tokens
     return user
 
 
-def _impersonate(name: str, groups: tuple[str, ...]) -> User:
-    parts = name.split(":")
-    if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 and not groups:
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{parts[2]}")
+def impersonated(headers: CIMultiDictProxy[str]) -> User | None:
+    """As whom a request is to be carried out, if not as its own user."""
+    name, groups = headers.get("Impersonate-User"), tuple(headers.getall("Impersonate-Group", ()))
+    if name is None:
+        return None
+    if (account := service_account_of(name)) and not groups:
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{account[0]}")
     return User(name=name, groups=(*groups, AUTHENTICATED))
+
+
+def service_account_of(user_name: str) -> tuple[str, str] | None:
+    """Namespace and name of the service account that a user is."""
+    parts = user_name.split(":")
+    return (parts[2], parts[3]) if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 else None

@@ -5,7 +5,7 @@ import json
 import logging
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,10 +19,18 @@ from deploy.sandbox.apiserver.admission import ValidatingAdmission
 from deploy.sandbox.apiserver.aggregation import Aggregator
 from deploy.sandbox.apiserver.api import Api, verb_of
 from deploy.sandbox.apiserver.audit import AuditEvent
-from deploy.sandbox.apiserver.authentication import Tokens, User, authenticate
-from deploy.sandbox.apiserver.authorization import AllowKnownUsers, Attributes, Authorizer, refusal
+from deploy.sandbox.apiserver.authentication import (
+    Tokens,
+    User,
+    authenticate,
+    impersonated,
+    service_account_of,
+)
+from deploy.sandbox.apiserver.authorization import Attributes, Authorizer, refusal
 from deploy.sandbox.apiserver.availability import is_available
 from deploy.sandbox.apiserver.backends import Backends
+from deploy.sandbox.apiserver.bootstrap_policy import bootstrap_policy
+from deploy.sandbox.apiserver.rbac import RoleBasedAccess
 from deploy.sandbox.apiserver.request_paths import Target, parse_path
 from deploy.sandbox.apiserver.responses import json_response
 from deploy.sandbox.apiserver.store import Key, ObjectStore
@@ -38,6 +46,8 @@ Trouble = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 """Answers some requests, delays others, and returns None for those that are served as usual."""
 
 REQUEST_TIMEOUT_S = 34.0
+SELECTING = ("list", "watch", "deletecollection")
+BY_NAME = "metadata.name"
 FIRST_NAMESPACES = ("default", "kube-system")
 
 
@@ -57,7 +67,7 @@ class Certificates:
 class ApiServer:
     """`async with ApiServer(certificates) as server:` serves until the block ends, at `url`.
 
-    `latency_s` delays every request, `authorizer` decides on them, `tokens` gives out bearer tokens.
+    `latency_s` delays every request, its roles and bindings decide on them, `tokens` gives out bearer tokens.
     `honours_costs` is the feature gate PodDeletionCost.
     `trouble` may answer in place of the server, as one that is overloaded or restarted would.
     """
@@ -69,7 +79,6 @@ class ApiServer:
         host: str = "127.0.0.1",
         port: int = 0,
         latency_s: float = 0.0,
-        authorizer: Authorizer | None = None,
         history_limit: int = 10_000,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         honours_costs: bool = True,
@@ -78,9 +87,9 @@ class ApiServer:
         self.port = port
         self.latency_s = latency_s
         self.trouble: Trouble | None = None
-        self.authorizer: Authorizer = authorizer or AllowKnownUsers()
         self.tokens = Tokens()
         self.store = ObjectStore(history_limit=history_limit)
+        self._authorizer: Authorizer = RoleBasedAccess(self.store)
         self.audit: deque[AuditEvent] = deque(maxlen=1000)
         self._certificates = certificates
         self._request_timeout_s = request_timeout_s
@@ -135,7 +144,7 @@ class ApiServer:
         self._api = Api(
             store=self.store,
             writer=writer,
-            authorizer=self.authorizer,
+            authorizer=self._authorizer,
             tokens=self.tokens,
             audit=self.audit,
             request_timeout_s=self._request_timeout_s,
@@ -163,6 +172,8 @@ class ApiServer:
         }
         metadata = {"name": "extension-apiserver-authentication"}
         self._publish(CONFIGMAPS, "kube-system", {"metadata": metadata, "data": data})
+        for resource, namespace, document in bootstrap_policy():
+            self._publish(resource, namespace, document)
 
     def _publish(self, resource: Resource, namespace: str, document: Document) -> None:
         key = Key(resource, namespace, document["metadata"]["name"])
@@ -183,9 +194,9 @@ class ApiServer:
             return json_response(internal("see the API server's log").status(), status=500)
 
     async def _dispatch(self, http: web.Request) -> web.StreamResponse:
-        user = authenticate(_peer_certificate(http), http.headers, self.tokens)
+        user = self._user(http)
         target = parse_path(http.raw_path.partition("?")[0])
-        self._authorize(http, user, target)
+        self._require(user, _attributes(http, target))
         if service := self._service_behind(http):
             if not is_available(service):
                 raise unavailable()
@@ -198,14 +209,25 @@ class ApiServer:
         parts = http.path.split("/")
         return self._aggregator.service(parts[2], parts[3]) if parts[1] == "apis" and len(parts) > 3 else None
 
-    def _authorize(self, http: web.Request, user: User, target: Target | None) -> None:
-        attributes = _attributes(http, target)
-        if self.authorizer.authorize(user, attributes).allowed:
+    def _user(self, http: web.Request) -> User:
+        user = authenticate(_peer_certificate(http), http.headers, self.tokens)
+        other = impersonated(http.headers)
+        for attributes in _impersonations(other) if other else ():
+            self._require(user, attributes)
+        return other or user
+
+    def _require(self, user: User, attributes: Attributes) -> None:
+        """Raises ApiError 403 for what the user may not do."""
+        decision = self._authorizer.authorize(user, attributes)
+        if decision.allowed:
             return
-        sentence = refusal(user, attributes)
-        if target is None or target.resource is None:
+        sentence = refusal(user, attributes, decision.reason)
+        if attributes.path:
             raise ApiError(403, "Forbidden", f"forbidden: {sentence}")
-        raise forbidden(target.resource, target.name, sentence)
+        resource = Resource(
+            group=attributes.group, version=attributes.version, plural=attributes.resource, kind=""
+        )
+        raise forbidden(resource, attributes.name, sentence)
 
 
 def _refused(error: ApiError) -> web.Response:
@@ -228,12 +250,33 @@ def _peer_certificate(http: web.Request) -> bytes | None:
 def _attributes(http: web.Request, target: Target | None) -> Attributes:
     if target is None:
         return Attributes(verb=http.method.lower(), path=http.path)
+    verb = verb_of(http, target)
     return Attributes(
-        verb=verb_of(http, target),
+        verb=verb,
         group=target.group,
         version=target.version,
         resource=target.plural,
         subresource=target.subresource,
         namespace=target.namespace,
-        name=target.name,
+        name=target.name or (_selected_name(http) if verb in SELECTING else ""),
     )
+
+
+def _selected_name(http: web.Request) -> str:
+    """A list of one object by its name is authorized as a request for that object."""
+    for term in http.query.get("fieldSelector", "").split(","):
+        field, _, value = term.partition("=")
+        if field == BY_NAME:
+            return value.removeprefix("=")
+    return ""
+
+
+def _impersonations(other: User) -> Iterator[Attributes]:
+    """What one must be allowed who poses as another."""
+    account = service_account_of(other.name)
+    namespace, name = account or ("", other.name)
+    kind = "serviceaccounts" if account else "users"
+    yield Attributes(verb="impersonate", version="v1", resource=kind, namespace=namespace, name=name)
+    if account is None:
+        for group in other.groups[:-1]:
+            yield Attributes(verb="impersonate", version="v1", resource="groups", name=group)

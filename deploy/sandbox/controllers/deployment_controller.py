@@ -83,10 +83,9 @@ class DeploymentController:
     async def _keep_revision(self, deployment: Document, revision: int) -> None:
         metadata = deployment["metadata"]
         if (metadata.get("annotations") or {}).get(REVISION) != str(revision):
-            change = {"metadata": {"annotations": {REVISION: str(revision)}}}
-            self._deployments.observe(
-                await self._client.patch(DEPLOYMENTS, metadata["namespace"], metadata["name"], change)
-            )
+            annotations = {**(metadata.get("annotations") or {}), REVISION: str(revision)}
+            changed = {**deployment, "metadata": {**metadata, "annotations": annotations}}
+            self._deployments.observe(await self._client.update(DEPLOYMENTS, changed))
 
     async def _carry_out(self, deployment: Document, step: Step, replica_sets: Sequence[Document]) -> None:
         if step.create is not None:
