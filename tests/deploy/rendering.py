@@ -35,9 +35,10 @@ def rendered(directory: Path) -> list[Document]:
 
 
 @cache
-def rendered_with(*components: str) -> list[Document]:
-    """An overlay that names the base and these components."""
+def rendered_with(*components: str, more: str = "") -> list[Document]:
+    """An overlay that names the base and these components, with `more` of a kustomization beside them."""
     document = {"resources": ["../base"], "components": [f"../components/{name}" for name in components]}
+    document |= yaml.safe_load(more) or {}
     with tempfile.TemporaryDirectory() as directory:
         for part in (BASE, COMPONENTS):
             shutil.copytree(part, Path(directory, part.name))

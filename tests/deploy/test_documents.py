@@ -24,6 +24,13 @@ def links(page: Path) -> Iterator[str]:
             yield target.partition("#")[0]
 
 
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def snippets(text: str) -> list[Document]:
     found = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     return [document for snippet in found for document in yaml.safe_load_all(snippet)]
@@ -32,6 +39,22 @@ def snippets(text: str) -> list[Document]:
 @EACH_PAGE
 def test_every_link_leads_somewhere(page: Path) -> None:
     assert [target for target in links(page) if target and not (page.parent / target).exists()] == []
+
+
+@EACH_PAGE
+def test_every_link_into_a_page_leads_to_a_heading(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", page.read_text())
+    astray = [
+        (name, anchor)
+        for name, anchor in targets
+        if anchor not in anchors(page.parent / name if name else page)
+    ]
+    assert astray == []
+
+
+@EACH_PAGE
+def test_every_page_is_reached_from_the_readme(page: Path) -> None:
+    assert page.name == "README.md" or str(page.relative_to(ROOT)) in set(links(ROOT / "README.md"))
 
 
 @EACH_PAGE
