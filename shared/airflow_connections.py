@@ -19,7 +19,7 @@ from shared.airflow_deadlines import LINES, Deadline
 from shared.airflow_queries import COLUMNS, TABLES, Dialect, Query, Schema, begin, schema_of
 from shared.configuration_values import DATABASE_SCHEMES
 from shared.errors import DatabaseUnavailable
-from shared.urls import address, redacted
+from shared.urls import database_address, redacted
 
 Result = TypeVar("Result")
 Row = Mapping[str, Any]
@@ -69,7 +69,7 @@ class Connections:
 
     def __init__(self, url: str, *, most: int, connect_timeout_s: float) -> None:
         self._url = url
-        self._name = f"metadata database at {address(url)}"
+        self._name = f"metadata database at {database_address(url)}"
         self._most = most
         self._connect_timeout_s = connect_timeout_s
         self._lock = threading.Lock()
@@ -98,6 +98,11 @@ class Connections:
                 return self._attempt(work, deadline)
         except SQLAlchemyError as error:
             raise DatabaseUnavailable(self._sentence(error)) from None
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            # A driver refuses what it cannot send, as NUL, with errors of Python's own.
+            raise DatabaseUnavailable(f"The {self._name} failed: {type(error).__name__}.") from None
 
     def close(self) -> None:
         """Close the connections, those in use when their work is done."""

@@ -41,7 +41,7 @@ class AirflowDatabase:
         self._connections = Connections(url, most=connections, connect_timeout_s=connect_timeout_s)
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="airflow-db")
         self._cache = LabelCache()
-        self._under_way: set[Deadline] = set()
+        self._under_way: dict[Deadline, asyncio.Future[Metadata]] = {}
         self._told: set[str] = set()
         self._is_closed = False
 
@@ -51,28 +51,36 @@ class AirflowDatabase:
         Raises DatabaseUnavailable when the database fails, and at `timeout_s` at the latest.
         """
         if self._is_closed:
-            raise DatabaseUnavailable(f"The {self._connections.name} is in use no more.")
+            raise self._is_in_use_no_more()
         deadline, asked = Deadline(timeout_s), frozenset(dag_ids)
-        self._under_way.add(deadline)
-        answer = self._threads.submit(self._read, asked, deadline)
+        answer = asyncio.wrap_future(self._threads.submit(self._read, asked, deadline))
+        self._under_way[deadline] = answer
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.wrap_future(answer)
+                await asyncio.wait({answer})
         except TimeoutError:
             raise DatabaseUnavailable(
-                f"The {self._connections.name} did not answer within {timeout_s:g} s."
+                f"The {self._connections.name} did not answer within {_rounded(timeout_s)} s."
             ) from None
         finally:
             deadline.end()
-            self._under_way.discard(deadline)
+            answer.cancel()
+            del self._under_way[deadline]
+        if answer.cancelled():
+            raise self._is_in_use_no_more()
+        return answer.result()
 
     async def close(self) -> None:
         """Give up the connections; readings still under way fail."""
         self._is_closed = True
-        for deadline in self._under_way:
+        for deadline, answer in self._under_way.items():
             deadline.end()
+            answer.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._connections.close()
+
+    def _is_in_use_no_more(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(f"The {self._connections.name} is in use no more.")
 
     # In a thread.
 
@@ -141,6 +149,11 @@ def _instance(row: Row, labels: DagLabels) -> TaskInstance:
         age_s=_age(row["age_s"]),
         label=labels.of(row["task_id"]),
     )
+
+
+def _rounded(seconds: float) -> str:
+    """A budget is never the same twice, and a sentence that varies would be told each time."""
+    return f"{seconds:.1f}" if seconds < 1 else f"{seconds:.0f}"
 
 
 def _age(seconds: Any) -> float | None:
