@@ -146,6 +146,7 @@ def _instance(row: Row, labels: DagLabels) -> TaskInstance:
         executor=row["executor"],
         host=(row["hostname"] or "").partition(".")[0],
         celery_id=row["external_executor_id"],
+        try_number=row["try_number"],
         age_s=_age(row["age_s"]),
         label=labels.of(row["task_id"]),
     )

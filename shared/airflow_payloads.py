@@ -31,6 +31,8 @@ class Payload:
 
     key: TaskKey | None = None
     """None where it runs no task instance, or does not say which."""
+    try_number: int | None = None
+    """Of Airflow 3; Airflow 2 does not say."""
     is_other: bool = False
     """It runs something else of Airflow, as a callback, which no label is about."""
 
@@ -80,8 +82,10 @@ def _payload(ids: Mapping[str, Json], map_index: Json) -> Payload:
     dag_id, task_id, run_id = (ids.get(name) for name in ("dag_id", "task_id", "run_id"))
     if not _are_ids([dag_id, task_id, run_id]) or type(map_index) is not int:
         return _UNREADABLE
+    try_number = ids.get("try_number")
     return Payload(
         key=TaskKey(dag_id=str(dag_id), task_id=str(task_id), run_id=str(run_id), map_index=map_index),
+        try_number=try_number if type(try_number) is int else None,
     )
 
 

@@ -42,8 +42,8 @@ _SINCE = (
 )
 """A task that was deferred or rescheduled keeps its first start, though it held no slot in between."""
 _TEXT = {"postgresql": "TEXT", "mysql": "CHAR", "sqlite": "TEXT"}
-_OPTIONAL = ("executor", "external_executor_id", "dag_version_id")
-"""Columns of task_instance that not every version has."""
+_OPTIONAL = ("executor", "external_executor_id", "dag_version_id", "try_number")
+"""Columns of task_instance that not every version has, or that we can do without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,6 +38,8 @@ class TaskInstance:
     """The first label of `hostname`: the pod's name. Empty while it is queued."""
     celery_id: str | None = None
     """`external_executor_id`; None until the executor has told it."""
+    try_number: int | None = None
+    """Counted when it was scheduled, or before Airflow 2.10 when it began to run."""
     age_s: float | None = None
     """Seconds since it was queued, or began to hold its slot, by the database's own clock; never negative.
 
@@ -60,3 +63,22 @@ class Metadata:
     Of the newest version that a row above runs, where there is one, else of the newest there is.
     Holds every DAG that was asked for or has a row above, those without labels, too.
     """
+    by_key: Mapping[TaskKey, TaskInstance] = field(init=False, repr=False, compare=False)
+    by_celery_id: Mapping[str, TaskInstance] = field(init=False, repr=False, compare=False)
+    running_by_host: Mapping[str, Sequence[TaskInstance]] = field(init=False, repr=False, compare=False)
+    queued: Sequence[TaskInstance] = field(init=False, repr=False, compare=False)
+    """The instances by what they are looked for by: once, however many pools share a reading."""
+
+    def __post_init__(self) -> None:
+        running = defaultdict[str, list[TaskInstance]](list)
+        for row in self.instances:
+            if row.state == "running":
+                running[row.host].append(row)
+        found = {
+            "by_key": {row.key: row for row in self.instances},
+            "by_celery_id": {row.celery_id: row for row in self.instances if row.celery_id},
+            "running_by_host": dict(running),
+            "queued": tuple(row for row in self.instances if row.state == "queued"),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)

@@ -56,10 +56,18 @@ class FakeMetadata:
         queue: str = "default",
         executor: str | None = None,
         celery_id: str | None = None,
+        try_number: int = 1,
         seconds: float = 0.0,
     ) -> None:
         """A task instance was handed to its executor so many seconds ago."""
-        row = TaskInstance(key=key, state="queued", queue=queue, executor=executor, celery_id=celery_id)
+        row = TaskInstance(
+            key=key,
+            state="queued",
+            queue=queue,
+            executor=executor,
+            celery_id=celery_id,
+            try_number=try_number,
+        )
         self._rows[key] = (row, self.clock() - seconds)
 
     def start(
@@ -70,11 +78,18 @@ class FakeMetadata:
         queue: str = "default",
         executor: str | None = None,
         celery_id: str | None = None,
+        try_number: int = 1,
         seconds: float = 0.0,
     ) -> None:
         """It has been running on the pod `host` for so many seconds."""
         row = TaskInstance(
-            key=key, state="running", queue=queue, executor=executor, host=host, celery_id=celery_id
+            key=key,
+            state="running",
+            queue=queue,
+            executor=executor,
+            host=host,
+            celery_id=celery_id,
+            try_number=try_number,
         )
         self._rows[key] = (row, self.clock() - seconds)
 
