@@ -136,7 +136,7 @@ class Hook:
         self._brokers = brokers
         self._databases = databases
         telemetry = Telemetry(registry)
-        self._metadata = MetadataWatch(databases.of, telemetry=telemetry)
+        self._metadata = MetadataWatch(databases.live, telemetry=telemetry)
         self._warm = WarmFleet(
             configuration=self._configuration,
             cache=cache,
