@@ -96,7 +96,7 @@ def with_what_may_have_begun(
 def belongs(instance: TaskInstance, airflow: Airflow) -> bool:
     """Whether a task instance is one of this executor's, as opposed to Kubernetes' or another executor's.
 
-    A DAG's author may have written the executor's short name or its full path.
+    A DAG's author may have written the executor's short name, its full path, or its alias.
     """
     if instance.queue == airflow.kubernetes_queue:
         return False
@@ -249,5 +249,7 @@ def _tasks(fleet: Fleet) -> Iterator[Task]:
 
 def _names_of(executor: str) -> frozenset[str]:
     """What an executor may be called; an alias is a name like any other."""
-    last = executor.rpartition(".")[2]
-    return frozenset({executor, last}) | (_CELERY_EXECUTORS if last in _CELERY_EXECUTORS else frozenset())
+    names = frozenset(
+        part for name in executor.split(":") for part in (name.strip(), name.strip().rpartition(".")[2])
+    )
+    return names | (_CELERY_EXECUTORS if names & _CELERY_EXECUTORS else frozenset())

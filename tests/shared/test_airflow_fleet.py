@@ -31,6 +31,8 @@ from shared.workers import NO_LABEL, Fleet, Label, Task, TaskKey, WorkerSnapshot
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "airflow"
 NOW = 1_700_000_000.0
 PROTECT = Label(protect=True)
+WITH_ALIAS = "reports:airflow.providers.celery.executors.celery_executor.CeleryExecutor"
+"""As [core] executor of Airflow names an executor that has an alias."""
 NODES = ("celery@a", "celery@b", "celery@silent", "celery@leaving")
 
 
@@ -297,6 +299,10 @@ def test_a_silent_worker_is_believed_about_a_task_that_another_has_too() -> None
         ("airflow.executors.local_executor.LocalExecutor", {}, False),
         ("reports", {"executor": "reports"}, True),
         ("reports", {}, False),
+        ("reports", {"executor": WITH_ALIAS}, True),
+        ("CeleryExecutor", {"executor": WITH_ALIAS}, True),
+        ("airflow.providers.celery.executors.celery_executor.CeleryExecutor", {"executor": WITH_ALIAS}, True),
+        ("KubernetesExecutor", {"executor": WITH_ALIAS}, False),
         ("my.company.ReportsExecutor", {"executor": "ReportsExecutor"}, True),
         ("", {}, False),
     ],
