@@ -15,9 +15,9 @@ Rules of the whole file:
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from shared.airflow_payloads import is_airflows
 from shared.airflow_tasks import Metadata, TaskInstance
@@ -58,7 +58,8 @@ def with_metadata(
         if node in workers:
             young = () if node in asked_later else _since(asked_at, rows, metadata)
             new = tuple(_task_of(row, metadata) for row in young if not held.has(row))
-            workers[node] = replace(workers[node], active=(*workers[node].active, *new))
+            if new:
+                workers[node] = replace(workers[node], active=(*workers[node].active, *new))
         elif node in nodes or node in fleet.silent:
             believed[node] = tuple(_task_of(row, metadata) for row in rows)
         elif host not in elsewhere:
@@ -82,13 +83,13 @@ def with_what_may_have_begun(
     The database calls a task queued, on no worker, for seconds after one took it: nobody can tell which, nor
     from which queues a worker takes that does not say so.
     """
-    if pool.airflow is None:
+    mute = (fleet.silent | frozenset(nodes)) - fleet.workers.keys()
+    if pool.airflow is None or not mute:
         return fleet
     held = _Held(_tasks(fleet))
-    waiting = [row for row in metadata.queued if belongs(row, pool.airflow) and not held.has_surely(row)]
-    possible = (*(_task_of(row, metadata) for row in waiting), *fleet.unplaced)
-    tasks = tuple(filter(pool.is_protected, possible))
-    mute = (fleet.silent | frozenset(nodes)) - fleet.workers.keys()
+    queued = ((row, _task_of(row, metadata)) for row in metadata.queued if belongs(row, pool.airflow))
+    waiting = (task for row, task in queued if pool.is_protected(task) and not held.has_surely(row))
+    tasks = (*waiting, *filter(pool.is_protected, fleet.unplaced))
     believed = {node: (*fleet.believed.get(node, ()), *tasks) for node in mute} if tasks else {}
     return replace(fleet, believed={**fleet.believed, **believed})
 
@@ -130,15 +131,10 @@ def has_unknown_label(task: Task) -> bool:
 
 
 class _Held:
-    """Tasks that workers have."""
+    """Tasks that workers have; looked through when first asked for one, which is seldom."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
-        self._by_id: dict[str | None, Task] = {}
-        self._by_key = defaultdict[TaskKey, list[Task]](list)
-        for task in tasks:
-            self._by_id[task.id] = task
-            if task.key is not None:
-                self._by_key[task.key].append(task)
+        self._tasks = tasks
 
     def has(self, row: TaskInstance) -> bool:
         """Whether one of them is this, unless their tries differ; an id may be written down late."""
@@ -149,8 +145,20 @@ class _Held:
         return self._any(lambda task: _is_same_try(task, row) or _fits_id(task, row), row)
 
     def _any(self, fits: Callable[[Task], bool], row: TaskInstance) -> bool:
-        by_id = self._by_id.get(row.celery_id)
-        return (by_id is not None and fits(by_id)) or any(map(fits, self._by_key.get(row.key, ())))
+        by_id, by_key = self._found
+        same_id = by_id.get(row.celery_id)
+        return (same_id is not None and fits(same_id)) or any(map(fits, by_key.get(row.key, ())))
+
+    @cached_property
+    def _found(self) -> tuple[Mapping[str | None, Task], Mapping[TaskKey | None, Sequence[Task]]]:
+        """By Celery's id and by key."""
+        by_id: dict[str | None, Task] = {}
+        by_key: dict[TaskKey | None, tuple[Task, ...]] = {}
+        for task in self._tasks:
+            by_id[task.id] = task
+            if task.key is not None:
+                by_key[task.key] = (*by_key.get(task.key, ()), task)
+        return by_id, by_key
 
 
 def _is_same_try(task: Task, row: TaskInstance) -> bool | None:
