@@ -146,8 +146,8 @@ class _Held:
 
     def _any(self, fits: Callable[[Task], bool], row: TaskInstance) -> bool:
         by_id, by_key = self._found
-        same_id = by_id.get(row.celery_id)
-        return (same_id is not None and fits(same_id)) or any(map(fits, by_key.get(row.key, ())))
+        same_id, same_key = by_id.get(row.celery_id), by_key.get(row.key, ())
+        return (same_id is not None and fits(same_id)) or any(map(fits, same_key))
 
     @cached_property
     def _found(self) -> tuple[Mapping[str | None, Task], Mapping[TaskKey | None, Sequence[Task]]]:
@@ -156,8 +156,8 @@ class _Held:
         by_key: dict[TaskKey | None, tuple[Task, ...]] = {}
         for task in self._tasks:
             by_id[task.id] = task
-            if task.key is not None:
-                by_key[task.key] = (*by_key.get(task.key, ()), task)
+            if task.key is not None and (same := by_key.setdefault(task.key, (task,)))[0] is not task:
+                by_key[task.key] = (*same, task)
         return by_id, by_key
 
 
