@@ -21,6 +21,7 @@ from drain_hook.deletion_costs import DeletionCosts
 from drain_hook.drainer import Drainer
 from drain_hook.events import Events
 from drain_hook.failure_policy import FailurePolicy
+from drain_hook.label_learning import LabelLearning
 from drain_hook.metadata_watch import MetadataWatch
 from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
 from drain_hook.round_locks import RoundLocks
@@ -136,7 +137,8 @@ class Hook:
         self._brokers = brokers
         self._databases = databases
         telemetry = Telemetry(registry)
-        self._metadata = MetadataWatch(databases.of, telemetry=telemetry)
+        self._metadata = MetadataWatch(databases.live, telemetry=telemetry)
+        self._labels = LabelLearning(databases, configuration=self._configuration)
         self._warm = WarmFleet(
             configuration=self._configuration,
             cache=cache,
@@ -200,6 +202,7 @@ class Hook:
                     self._failure_policy.run(),
                     self._costs.run(),
                     self._warm.run(),
+                    self._labels.run(),
                     self._reconciler.run(),
                 )
             ]

@@ -119,7 +119,12 @@ class Picture:
             self.fleet,
             nodes={celery_node(pod.name, worker_name=self._pool.worker_name) for pod in self.known.pods},
             asked_at={node: at + ahead_s for node, at in self._asked_at.items()},
+            elsewhere=self._warm.hosts_of_others(self._pool) if self._pool.airflow else (),
         )
+
+    async def read_labels_again(self) -> None:
+        """Take in what the metadata database says by now, of labels and of silent workers."""
+        await self._labels.read_again_for(self.fleet)
 
     async def learn(self, fleet: Fleet, *, asked_at: float) -> None:
         """Newer answers replace older ones, and so does newer silence; new tasks get their labels."""

@@ -63,10 +63,23 @@ class RoundLabels:
                 self.problem = str(error)
         self._covered |= frozenset(_work(fleet))
 
-    def of(self, fleet: Fleet, *, nodes: Collection[str], asked_at: Mapping[str, float]) -> Fleet:
+    async def read_again_for(self, fleet: Fleet) -> None:
+        """Read whatever was read before: the silent do not say what they have taken since."""
+        self._covered = frozenset()
+        await self.read_for(fleet)
+
+    def of(
+        self,
+        fleet: Fleet,
+        *,
+        nodes: Collection[str],
+        asked_at: Mapping[str, float],
+        elsewhere: Collection[str],
+    ) -> Fleet:
         """The fleet with labels, and with what silent workers run; as it is where nothing was read.
 
-        `nodes` are those of all pods; `asked_at` is when each was asked, in seconds since the epoch.
+        `nodes` are those of all pods; `asked_at` is when each was asked, in seconds since the epoch;
+        `elsewhere` are the names of other pools' pods.
         """
         if self._metadata is None:
             return fleet
@@ -78,6 +91,7 @@ class RoundLabels:
             nodes=nodes,
             asked_at=min(answered, default=self._metadata.read_at),
             asked_later={node for node, at in asked_at.items() if at >= self._metadata.read_at},
+            elsewhere=elsewhere,
         )
         return with_what_may_have_begun(labelled, self._metadata, pool=self._pool, nodes=nodes)
 

@@ -294,7 +294,7 @@ class Round:
     # Hold, decide.
 
     async def _conclude(self, plan: DrainPlan) -> Verdict:
-        held = await self._hold(plan)
+        held = await self._look_behind_silence(await self._hold(plan))
         if held.refusal is None and _targets(held) != _targets(plan):
             return unsettled(self.scale_down)
         verdict = self._decide(held)
@@ -323,6 +323,13 @@ class Round:
                 await self._look_at(plan.busy)
                 plan = self._make_plan()
         return plan
+
+    async def _look_behind_silence(self, plan: DrainPlan) -> DrainPlan:
+        """Before silent victims go: they do not say what they took since; Airflow's database may know."""
+        if not (any(v.is_silent for v in plan.victims) and self._decide(plan).allowed):
+            return plan
+        await self._picture.read_labels_again()
+        return self._make_plan()
 
     def _decide(self, plan: DrainPlan) -> Verdict:
         verdict = decide(plan, scale_down=self.scale_down, pool=self.pool, now=self._now())

@@ -81,6 +81,12 @@ class WarmFleet:
         """The last answer or silence of a worker; None when it was never asked."""
         return self._sightings.get(pool.key, {}).get(node)
 
+    def hosts_of_others(self, pool: Pool) -> frozenset[str]:
+        """The pods of all other Airflow pools: what runs there runs on none of this one's workers."""
+        others = (o for o in self._configuration().pools if o.airflow is not None and o.key != pool.key)
+        states = (self._cache.state(**other.workload_key._asdict()) for other in others)
+        return frozenset(pod.name for state in states if state is not None for pod in state.pods)
+
     def remembered(self, pool: Pool) -> Fleet:
         """All last answers and silences, however old."""
         seen = self._sightings.get(pool.key, {})

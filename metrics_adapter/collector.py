@@ -198,7 +198,7 @@ class Collector:
         state: WorkloadState,
         measured_at: float,
     ) -> tuple[Reading, Exception | None]:
-        """The database is asked after the workers: it is the one that is behind.
+        """The database is asked after the workers, unless for another pool it was a moment ago.
 
         It knows every task, so it is enough without them; they are not without it, since what waits and what
         is protected stands nowhere else.
@@ -211,12 +211,22 @@ class Collector:
         metadata = await databases.recent(
             pool, dags_of(fleet), max_age_s=self._shared_for_s, timeout_s=ASK_TIMEOUT_S
         )
-        nodes = [celery_node(pod.name, worker_name=pool.worker_name) for pod in state.pods]
+        # Made for another pool it may be the older one, with tasks that have ended since.
+        is_behind = metadata.read_at < measured_at
+        known = with_metadata(
+            fleet,
+            metadata,
+            pool=pool,
+            nodes={celery_node(pod.name, worker_name=pool.worker_name) for pod in state.pods},
+            asked_at=measured_at,
+            asked_later=fleet.workers.keys() if is_behind else (),
+            elsewhere=self._hosts_of_others(pool),
+        )
         reading = take_reading(
             pool=pool,
             source=databases.name_of(pool),
             pods=state.pods,
-            fleet=with_metadata(fleet, metadata, pool=pool, nodes=nodes, asked_at=measured_at),
+            fleet=known,
             queued=queued_of(metadata, pool=pool),
             last=self._readings.get(pool.key),
             measured_at=min(measured_at, metadata.read_at),
@@ -237,6 +247,12 @@ class Collector:
         if now - state.as_of > self.max_age_s:
             raise PodsUnknown(f"Nothing was heard of the pods of {title} for {now - state.as_of:.0f} s.")
         return state
+
+    def _hosts_of_others(self, pool: Pool) -> frozenset[str]:
+        """The pods of all other Airflow pools: what runs there runs on none of this one's workers."""
+        others = (other for other in self._pools if other.airflow is not None and other.key != pool.key)
+        states = (self._cluster.state(**other.workload_key._asdict()) for other in others)
+        return frozenset(pod.name for state in states if state is not None for pod in state.pods)
 
     def _succeeded(
         self, pool: Pool, reading: Reading, *, taken_at: float, in_spite_of: Exception | None

@@ -11,9 +11,9 @@ Rules of the whole file:
 - A draining worker (its pod is marked, or terminating) takes no new tasks, and those it runs are no demand:
   an HPA that counted them would ask back the very replica that is leaving.
 - A queue that several pools consume is divided among them, so that its tasks are counted once.
-- Of an Airflow pool the metadata database says what waits, and what workers without an answer run; what the
-  others run they say themselves. A task that the database still calls queued and a worker has is no
-  waiting one: the database is up to some seconds behind.
+- Of an Airflow pool the metadata database says what waits, and what workers without an answer run, where it
+  knows these by name; what the others run they say themselves. A task that the database still calls queued
+  and a worker has is no waiting one: the database is up to some seconds behind.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class Member:
     answer: WorkerSnapshot | None = None
     believed: tuple[Task, ...] | None = None
     """Without an answer, what Airflow's metadata database says that it runs; None where there is none."""
+    unplaced: tuple[Task, ...] = ()
+    """Unknown, what it may run besides: the database says it of no worker that there is."""
     has_answered: bool = False
     """Now or before."""
     is_solo: bool = False
@@ -73,9 +75,11 @@ class Member:
 
     @property
     def active_tasks(self) -> int:
-        """Of an unknown worker that no database tells of, the most it can be."""
-        if self.answer or self.believed is not None:
-            return len(self.answer.active if self.answer else self.believed or ())
+        """Of an unknown worker the most it can be, by what a database tells of it."""
+        if self.answer is not None:
+            return len(self.answer.active)
+        if self.believed is not None:
+            return max(len(self.believed), min(self.slots, len(self.believed + self.unplaced)))
         return self.slots if self.is_unknown else 0
 
     @property
@@ -197,15 +201,18 @@ def _member(pod: Pod, *, pool: Pool, fleet: Fleet, before: Member | None, now: f
             is_protected=any(map(pool.is_protected, answer.tasks)),
         )
     believed = fleet.believed.get(node, ()) if pool.airflow else None
+    is_unknown = pod.is_active and (before is not None or _should_have_answered(pod, now))
+    unplaced = fleet.unplaced if is_unknown else ()
     return Member(
         pod=pod,
         node=node,
         slots=before.slots if before else pool.slots_per_worker,
         believed=believed,
+        unplaced=unplaced,
         has_answered=before is not None,
         is_solo=before is not None and before.is_solo,
-        is_unknown=pod.is_active and (before is not None or _should_have_answered(pod, now)),
-        is_protected=any(map(pool.is_protected, believed or ())),
+        is_unknown=is_unknown,
+        is_protected=any(map(pool.is_protected, (*(believed or ()), *unplaced))),
     )
 
 

@@ -6,7 +6,7 @@ Only this module knows SQLAlchemy. Everything in it blocks.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -16,13 +16,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shared.airflow_deadlines import LINES, Deadline
-from shared.airflow_queries import COLUMNS, TABLES, Dialect, Query, Schema, begin, schema_of
+from shared.airflow_queries import COLUMNS, TABLES, Dialect, Found, Query, Schema, begin, schema_of
 from shared.configuration_values import DATABASE_SCHEMES
 from shared.errors import DatabaseUnavailable
-from shared.urls import address, redacted
+from shared.urls import database_address, redacted
 
 Result = TypeVar("Result")
-Row = Mapping[str, Any]
 
 _RECYCLE_S = 300.0
 """A connection lives so long: columns are looked at once in its life, and Airflow may be upgraded."""
@@ -42,19 +41,18 @@ class Transaction:
     name: str
     connection: sa.Connection
 
-    def ask(self, query: Query, keys: Collection[Any] | None = None) -> Sequence[Row]:
+    def ask(self, query: Query[Found], keys: Collection[Any] | None = None) -> list[Found]:
         """The rows of a query; for any number of `keys`, where it takes them, in several steps."""
         if keys is None:
             return self._ask(query, {})
         return [row for some in _in_steps(keys) for row in self._ask(query, {"keys": some})]
 
-    def _ask(self, query: Query, keys: Mapping[str, list[Any]]) -> Sequence[Row]:
+    def _ask(self, query: Query[Found], keys: Mapping[str, list[Any]]) -> list[Found]:
         statement = sa.text(query.sql)
         if keys:
             statement = statement.bindparams(sa.bindparam("keys", expanding=True))
         try:
-            rows = self.connection.execute(statement, {**query.parameters, **keys}).mappings().all()
-            return cast("Sequence[Row]", rows)
+            return list(map(query.row, self.connection.execute(statement, {**query.parameters, **keys})))
         except DBAPIError as error:
             if _code(error) in _FORBIDDEN:
                 raise DatabaseUnavailable(
@@ -69,7 +67,7 @@ class Connections:
 
     def __init__(self, url: str, *, most: int, connect_timeout_s: float) -> None:
         self._url = url
-        self._name = f"metadata database at {address(url)}"
+        self._name = f"metadata database at {database_address(url)}"
         self._most = most
         self._connect_timeout_s = connect_timeout_s
         self._lock = threading.Lock()
@@ -98,6 +96,11 @@ class Connections:
                 return self._attempt(work, deadline)
         except SQLAlchemyError as error:
             raise DatabaseUnavailable(self._sentence(error)) from None
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            # A driver refuses what it cannot send, as NUL, with errors of Python's own.
+            raise DatabaseUnavailable(f"The {self._name} failed: {type(error).__name__}.") from None
 
     def close(self) -> None:
         """Close the connections, those in use when their work is done."""

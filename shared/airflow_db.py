@@ -11,23 +11,26 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from shared import airflow_queries as queries
-from shared.airflow_connections import Connections, Row, Transaction
+from shared.airflow_connections import Connections, Transaction
 from shared.airflow_deadlines import Deadline
-from shared.airflow_label_cache import LabelCache, Labels
-from shared.airflow_labels import TAG_PREFIX, labels_of_tags, merged, mistakes_in_tags
-from shared.airflow_tasks import DagLabels, Metadata, TaskInstance
+from shared.airflow_label_cache import LabelCache, Serialized
+from shared.airflow_label_memory import LabelMemory, Run
+from shared.airflow_labels import TAG_PREFIX, UNREADABLE, labels_of_tags, merged, mistakes_in_tags
+from shared.airflow_queries import Slot
+from shared.airflow_tasks import UNKNOWN, DagLabels, Metadata, TaskInstance
 from shared.errors import DatabaseUnavailable
 from shared.workers import Label, TaskKey
 
 log = logging.getLogger(__name__)
 
 _MOST_MISTAKES = 1_000
-"""Mistakes in tags of which is remembered that they were told."""
+"""Mistakes in tags, and tasks without code, of which is remembered that they were told."""
+_NO_TAGS = DagLabels()
 
 
 class AirflowDatabase:
@@ -41,7 +44,8 @@ class AirflowDatabase:
         self._connections = Connections(url, most=connections, connect_timeout_s=connect_timeout_s)
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="airflow-db")
         self._cache = LabelCache()
-        self._under_way: set[Deadline] = set()
+        self._memory = LabelMemory()
+        self._under_way: dict[Deadline, asyncio.Future[Metadata]] = {}
         self._told: set[str] = set()
         self._is_closed = False
 
@@ -51,28 +55,36 @@ class AirflowDatabase:
         Raises DatabaseUnavailable when the database fails, and at `timeout_s` at the latest.
         """
         if self._is_closed:
-            raise DatabaseUnavailable(f"The {self._connections.name} is in use no more.")
+            raise self._is_in_use_no_more()
         deadline, asked = Deadline(timeout_s), frozenset(dag_ids)
-        self._under_way.add(deadline)
-        answer = self._threads.submit(self._read, asked, deadline)
+        answer = asyncio.wrap_future(self._threads.submit(self._read, asked, deadline))
+        self._under_way[deadline] = answer
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.wrap_future(answer)
+                await asyncio.wait({answer})
         except TimeoutError:
             raise DatabaseUnavailable(
-                f"The {self._connections.name} did not answer within {timeout_s:g} s."
+                f"The {self._connections.name} did not answer within {_rounded(timeout_s)} s."
             ) from None
         finally:
             deadline.end()
-            self._under_way.discard(deadline)
+            answer.cancel()
+            del self._under_way[deadline]
+        if answer.cancelled():
+            raise self._is_in_use_no_more()
+        return answer.result()
 
     async def close(self) -> None:
         """Give up the connections; readings still under way fail."""
         self._is_closed = True
-        for deadline in self._under_way:
+        for deadline, answer in self._under_way.items():
             deadline.end()
+            answer.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._connections.close()
+
+    def _is_in_use_no_more(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(f"The {self._connections.name} is in use no more.")
 
     # In a thread.
 
@@ -83,31 +95,45 @@ class AirflowDatabase:
         return self._connections.run(work, deadline=deadline)
 
     def _metadata(self, transaction: Transaction, asked: frozenset[str]) -> Metadata:
-        rows = transaction.ask(queries.slots(transaction.schema))
+        slots = transaction.ask(queries.slots(transaction.schema))
         read_at = time.time()
-        dag_ids = asked.union(row["dag_id"] for row in rows)
+        dag_ids = asked.union(slot.dag_id for slot in slots)
         tags = self._tags(transaction, dag_ids)
-        serialized = self._cache.read(transaction, rows=rows, dag_ids=dag_ids)
-        labels = {dag: _labels(tags[dag], serialized.by_dag.get(dag, {})) for dag in sorted(dag_ids)}
-        of_versions = {
-            (dag, version): _labels(tags[dag], serialized.by_version[version])
-            for dag, version in set(map(_dag_and_version, rows))
-            if version in serialized.by_version
-        }
-        instances = (
-            _instance(row, of_versions.get(_dag_and_version(row), labels[row["dag_id"]])) for row in rows
+        serialized = self._cache.read(transaction, slots=slots, dag_ids=dag_ids)
+        codes = self._codes(slots, serialized, read_at=read_at)
+        return Metadata(
+            read_at=read_at,
+            instances=tuple(
+                _instance(slot, _labelled(slot.task_id, code, tags[slot.dag_id]))
+                for slot, code in zip(slots, codes, strict=True)
+            ),
+            labels={dag: merged(tags[dag], serialized.of_dag(dag)) for dag in sorted(dag_ids)},
         )
-        return Metadata(read_at=read_at, instances=tuple(instances), labels=labels)
 
-    def _tags(self, transaction: Transaction, dag_ids: Collection[str]) -> Mapping[str, Sequence[str]]:
-        """Those that may be labels, by dag_id; mistakes in them are told once."""
-        tags: dict[str, list[str]] = defaultdict(list)
-        for row in transaction.ask(queries.tags(prefix=TAG_PREFIX), sorted(dag_ids)):
-            tags[row["dag_id"]].append(row["name"])
-        for dag_id, names in tags.items():
-            for mistake in mistakes_in_tags(names):
+    def _codes(self, slots: Collection[Slot], serialized: Serialized, *, read_at: float) -> Iterator[Label]:
+        """What the code of each says, and of those that run, what it said when they were first seen, too."""
+        codes = [serialized.of(slot).of(slot.task_id) for slot in slots]
+        running = {
+            slot.instance: Run(slot.external_executor_id, slot.try_number, code)
+            for slot, code in zip(slots, codes, strict=True)
+            if slot.state == "running"
+        }
+        known = self._memory.recall(running, read_at=read_at)
+        for slot, code in zip(slots, codes, strict=True):
+            label = known[slot.instance] if slot.state == "running" else code
+            if label is None and serialized.of(slot) is not UNREADABLE:
+                self._tell(_without_code(slot))
+            yield label or UNKNOWN
+
+    def _tags(self, transaction: Transaction, dag_ids: Collection[str]) -> Mapping[str, DagLabels]:
+        """What tags say, by dag_id; mistakes in them are told once."""
+        names = defaultdict[str, list[str]](list)
+        for tag in transaction.ask(queries.tags(prefix=TAG_PREFIX), sorted(dag_ids)):
+            names[tag.dag_id].append(tag.name)
+        for dag_id, of_dag in names.items():
+            for mistake in mistakes_in_tags(of_dag):
                 self._tell(f"DAG {dag_id}: {mistake}")
-        return tags
+        return {dag_id: labels_of_tags(names[dag_id]) if dag_id in names else _NO_TAGS for dag_id in dag_ids}
 
     def _tell(self, mistake: str) -> None:
         if mistake not in self._told and len(self._told) < _MOST_MISTAKES:
@@ -115,32 +141,36 @@ class AirflowDatabase:
             log.warning("%s", mistake)
 
 
-def _dag_and_version(row: Row) -> tuple[str, Any]:
-    return row["dag_id"], row["dag_version_id"]
-
-
-def _labels(tags: Sequence[str], serialized: Labels) -> DagLabels:
-    """A document that nobody can read may have protected any task."""
-    of_tags = labels_of_tags(tags)
-    if serialized is None:
-        return DagLabels(dag=Label(protect=True).over(of_tags.dag), tasks=of_tags.tasks)
-    return merged(of_tags, serialized)
-
-
-def _instance(row: Row, labels: DagLabels) -> TaskInstance:
-    key = TaskKey(
-        dag_id=row["dag_id"], task_id=row["task_id"], run_id=row["run_id"], map_index=row["map_index"]
+def _without_code(slot: Slot) -> str:
+    return (
+        f"DAG {slot.dag_id}: its code, as Airflow has stored it, has no task {slot.task_id}, as when one is "
+        "renamed or removed while it runs. It counts as protected until it has ended."
     )
+
+
+def _labelled(task_id: str, code: Label, tags: DagLabels) -> Label:
+    """Most DAGs have no tags of ours."""
+    return code if tags is _NO_TAGS else code.over(tags.of(task_id))
+
+
+def _instance(slot: Slot, label: Label) -> TaskInstance:
+    dag_id, task_id, run_id, map_index = slot.instance
     return TaskInstance(
-        key=key,
-        state=row["state"],
-        queue=row["queue"] or "",
-        executor=row["executor"],
-        host=(row["hostname"] or "").partition(".")[0],
-        celery_id=row["external_executor_id"],
-        age_s=_age(row["age_s"]),
-        label=labels.of(row["task_id"]),
+        key=TaskKey(dag_id=dag_id, task_id=task_id, run_id=run_id, map_index=map_index),
+        state=slot.state,
+        queue=slot.queue or "",
+        executor=slot.executor,
+        host=(slot.hostname or "").partition(".")[0],
+        celery_id=slot.external_executor_id,
+        try_number=slot.try_number,
+        age_s=_age(slot.age_s),
+        label=label,
     )
+
+
+def _rounded(seconds: float) -> str:
+    """A budget is never the same twice, and a sentence that varies would be told each time."""
+    return f"{seconds:.1f}" if seconds < 1 else f"{seconds:.0f}"
 
 
 def _age(seconds: Any) -> float | None:

@@ -13,14 +13,18 @@ from itertools import islice
 from typing import Any
 
 from shared import airflow_queries as queries
-from shared.airflow_connections import Row, Transaction
-from shared.airflow_labels import EXECUTOR_CONFIG_KEY, labels_of_serialized_dag, mistakes_in_serialized_dag
-from shared.workers import Label
+from shared.airflow_connections import Transaction
+from shared.airflow_labels import (
+    EXECUTOR_CONFIG_KEY,
+    NO_CODE,
+    UNREADABLE,
+    CodeLabels,
+    labels_of_serialized_dag,
+    mistakes_in_serialized_dag,
+)
+from shared.airflow_queries import Document, Slot, Stored
 
 log = logging.getLogger(__name__)
-
-Labels = Mapping[str, Label] | None
-"""Of the tasks of a DAG, by task_id; None when its document cannot be read."""
 
 _AT_A_TIME = 20
 """Documents in one query: what was read before a deadline is kept for the next reading."""
@@ -28,12 +32,23 @@ _AT_A_TIME = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serialized:
-    """The labels in the serialized DAGs that a reading is about."""
+    """What is said in the serialized DAGs that a reading is about."""
 
-    by_version: Mapping[Any, Labels]
+    by_version: Mapping[Any, CodeLabels]
     """By dag_version_id; empty for Airflow 2, which has no versions."""
-    by_dag: Mapping[str, Labels]
+    by_dag: Mapping[str, CodeLabels]
     """By dag_id: of the newest version of those that task instances name, else of the newest there is."""
+    has_versions: bool
+
+    def of(self, slot: Slot) -> CodeLabels:
+        """The code of the version that a task instance names, where it names one."""
+        if self.has_versions and slot.dag_version_id is not None:
+            return self.by_version.get(slot.dag_version_id, NO_CODE)
+        return self.of_dag(slot.dag_id)
+
+    def of_dag(self, dag_id: str) -> CodeLabels:
+        """Airflow 2 deletes the document of a DAG that it does not find any more, while its tasks run on."""
+        return self.by_dag.get(dag_id, NO_CODE)
 
 
 class LabelCache:
@@ -42,74 +57,78 @@ class LabelCache:
     def __init__(self, *, most: int = 20_000) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, str], Labels] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], CodeLabels] = OrderedDict()
         """By dag_id and dag_hash."""
 
-    def read(self, transaction: Transaction, *, rows: Iterable[Row], dag_ids: Collection[str]) -> Serialized:
+    def read(
+        self, transaction: Transaction, *, slots: Iterable[Slot], dag_ids: Collection[str]
+    ) -> Serialized:
         """The labels of the versions that task instances name, and of the newest of DAGs that none names."""
-        versions = _versions(rows) if transaction.schema.has_versions else frozenset()
-        found = list(transaction.ask(queries.hashes_of_versions(), versions)) if versions else []
-        others = set(dag_ids).difference(row["dag_id"] for row in found)
+        has_versions = transaction.schema.has_versions
+        versions = _versions(slots) if has_versions else frozenset()
+        found = transaction.ask(queries.hashes_of_versions(), versions) if versions else []
+        others = set(dag_ids).difference(stored.dag_id for stored in found)
         found += transaction.ask(queries.hashes_of_latest(transaction.schema), others) if others else []
-        found.sort(key=lambda row: row["written_at"])
+        found.sort(key=lambda stored: stored.written_at)
         # The last of a DAG stays; older ones are needed only as versions.
-        newest = {row["dag_id"]: row for row in found}
-        needed = [row for row in found if row["id"] in versions or row is newest[row["dag_id"]]]
+        newest = {stored.dag_id: stored for stored in found}
+        needed = [one for one in found if one.id in versions or one is newest[one.dag_id]]
         labels = self._labels(transaction, needed)
         return Serialized(
-            by_version={row["id"]: labels.get(row["id"], {}) for row in needed if row["id"] in versions},
-            by_dag={dag_id: labels.get(row["id"], {}) for dag_id, row in newest.items()},
+            by_version={one.id: labels.get(one.id, NO_CODE) for one in needed if one.id in versions},
+            by_dag={dag_id: labels.get(stored.id, NO_CODE) for dag_id, stored in newest.items()},
+            has_versions=has_versions,
         )
 
-    def _labels(self, transaction: Transaction, rows: Iterable[Row]) -> Mapping[Any, Labels]:
-        """By the id of the rows; a document that has just gone is missing."""
-        labels: dict[Any, Labels] = {}
+    def _labels(self, transaction: Transaction, needed: Iterable[Stored]) -> Mapping[Any, CodeLabels]:
+        """By their id; a document that has just gone is missing."""
+        labels: dict[Any, CodeLabels] = {}
         unknown: list[Any] = []
-        for row in rows:
-            key = (row["dag_id"], row["dag_hash"])
+        for stored in needed:
+            key = (stored.dag_id, stored.dag_hash)
             with self._lock:
                 if key in self._known:
                     self._known.move_to_end(key)
-                    labels[row["id"]] = self._known[key]
+                    labels[stored.id] = self._known[key]
                 else:
-                    unknown.append(row["id"])
+                    unknown.append(stored.id)
         query = queries.documents(transaction.schema, word=EXECUTOR_CONFIG_KEY)
         left = iter(unknown)
         while some := list(islice(left, _AT_A_TIME)):
-            for row in transaction.ask(query, some):
-                labels[row["id"]] = self._learn(row)
+            for document in transaction.ask(query, some):
+                labels[document.id] = self._learn(document)
         return labels
 
-    def _learn(self, row: Row) -> Labels:
-        labels = _labels_in(row)
+    def _learn(self, document: Document) -> CodeLabels:
+        labels = _labels_in(document)
         with self._lock:
-            self._known[row["dag_id"], row["dag_hash"]] = labels
+            self._known[document.dag_id, document.dag_hash] = labels
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
         return labels
 
 
-def _versions(rows: Iterable[Row]) -> frozenset[Any]:
-    return frozenset(row["dag_version_id"] for row in rows if row["dag_version_id"] is not None)
+def _versions(slots: Iterable[Slot]) -> frozenset[Any]:
+    return frozenset(slot.dag_version_id for slot in slots if slot.dag_version_id is not None)
 
 
-def _labels_in(row: Row) -> Labels:
+def _labels_in(stored: Document) -> CodeLabels:
     """What a document says; it is looked into only when it has our word in it."""
     try:
-        text = row["data"] or _decompressed(row["data_compressed"])
+        text = stored.data or _decompressed(stored.data_compressed)
         if f'"{EXECUTOR_CONFIG_KEY}"' not in text:
-            return {}
+            return CodeLabels()
         document = json.loads(text)
         for mistake in mistakes_in_serialized_dag(document):
-            log.warning("DAG %s: %s", row["dag_id"], mistake)
+            log.warning("DAG %s: %s", stored.dag_id, mistake)
         return labels_of_serialized_dag(document)
     except (ValueError, zlib.error, RecursionError):
         log.warning(
             "The serialized DAG %s cannot be read, so all its tasks count as protected: let Airflow write it "
             "again with `airflow dags reserialize`.",
-            row["dag_id"],
+            stored.dag_id,
         )
-        return None
+        return UNREADABLE
 
 
 def _decompressed(data: bytes | memoryview | None) -> str:

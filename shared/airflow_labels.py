@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.airflow_tasks import DagLabels
@@ -33,6 +34,28 @@ EXECUTOR_CONFIG_KEY = "drain"
 _TAG = re.compile(r"drain:(?:protect|weight=(?P<weight>[^=\s]+))(?:=(?P<task>[\w.-]+))?")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeLabels:
+    """What the code of a DAG says of its tasks, as far as Airflow has stored it."""
+
+    tasks: Mapping[str, Label] = field(default_factory=dict)
+    """By task_id: those that say something."""
+    task_ids: frozenset[str] | None = None
+    """Of all its tasks; None where none says anything, so that nobody looked for them."""
+
+    def of(self, task_id: str) -> Label | None:
+        """None for a task that is not in the code."""
+        if self.task_ids is None or task_id in self.task_ids:
+            return self.tasks.get(task_id, NO_LABEL)
+        return None
+
+
+NO_CODE = CodeLabels(task_ids=frozenset())
+"""Of a DAG that is not stored any more: there may have been any task in it."""
+UNREADABLE = CodeLabels(task_ids=frozenset())
+"""Of a DAG of which somebody has been told already that nobody can read it; there may be any task in it."""
+
+
 def labels_of_tags(tags: Iterable[str]) -> DagLabels:
     """What the tags of a DAG say of it and its tasks."""
     dag, tasks = NO_LABEL, dict[str, Label]()
@@ -45,21 +68,26 @@ def labels_of_tags(tags: Iterable[str]) -> DagLabels:
     return DagLabels(dag=dag, tasks=tasks)
 
 
-def labels_of_serialized_dag(data: Mapping[str, Json]) -> Mapping[str, Label]:
-    """What tasks of a serialized DAG say of themselves, by task_id; those that say nothing are left out."""
+def labels_of_serialized_dag(data: Mapping[str, Json]) -> CodeLabels:
+    """What tasks of a serialized DAG say of themselves, and which tasks there are."""
     read = ((task_id, _label_in(drain)[0]) for task_id, drain in _drains(data))
-    return {task_id: label for task_id, label in read if label != NO_LABEL}
+    task_ids = (task.get("task_id") for task in _tasks(data))
+    return CodeLabels(
+        tasks={task_id: label for task_id, label in read if label != NO_LABEL},
+        task_ids=frozenset(task_id for task_id in task_ids if isinstance(task_id, str)),
+    )
 
 
-def merged(tags: DagLabels, serialized: Mapping[str, Label]) -> DagLabels:
+def merged(tags: DagLabels, code: CodeLabels) -> DagLabels:
     """Both together: protection adds up, and a weight in the code of a task goes before one in a tag."""
-    task_ids = tags.tasks.keys() | serialized.keys()
+    task_ids = tags.tasks.keys() | code.tasks.keys()
     return DagLabels(
         dag=tags.dag,
         tasks={
-            task_id: serialized.get(task_id, NO_LABEL).over(tags.tasks.get(task_id, NO_LABEL))
+            task_id: code.tasks.get(task_id, NO_LABEL).over(tags.tasks.get(task_id, NO_LABEL))
             for task_id in task_ids
         },
+        task_ids=code.task_ids,
     )
 
 
@@ -101,14 +129,17 @@ def _both(one: Label, other: Label) -> Label:
 
 def _drains(data: Json) -> Iterator[tuple[str, Json]]:
     """task_id and what stands in our place of its executor_config, for each task that has something there."""
-    tasks = _mapping(_mapping(data).get("dag")).get("tasks")
-    for wrapped in tasks if isinstance(tasks, list) else ():
-        task = _mapping(wrapped)
+    for task in _tasks(data):
         # A mapped task keeps what was given to partial() apart.
         given = _mapping(task.get("partial_kwargs")) if "_is_mapped" in task else task
         config = _mapping(given.get("executor_config"))
         if isinstance(task.get("task_id"), str) and EXECUTOR_CONFIG_KEY in config:
             yield task["task_id"], config[EXECUTOR_CONFIG_KEY]
+
+
+def _tasks(data: Json) -> Iterator[Mapping[str, Json]]:
+    tasks = _mapping(_mapping(data).get("dag")).get("tasks")
+    return map(_mapping, tasks if isinstance(tasks, list) else ())
 
 
 def _label_in(drain: Json) -> tuple[Label, list[str]]:

@@ -7,6 +7,7 @@ command line. The ids of the task instance are taken out, and everything else en
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +21,8 @@ Json = Any
 _NAMES = frozenset({"execute_workload", "execute_command"})
 _RUN = ["airflow", "tasks", "run"]
 _MAP_INDEX = "--map-index"
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+"""What JSON may hold and no database: NUL, and halves of characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,8 @@ class Payload:
 
     key: TaskKey | None = None
     """None where it runs no task instance, or does not say which."""
+    try_number: int | None = None
+    """Of Airflow 3; Airflow 2 does not say."""
     is_other: bool = False
     """It runs something else of Airflow, as a callback, which no label is about."""
 
@@ -75,15 +80,21 @@ def _command(arguments: Json) -> Payload:
 
 def _payload(ids: Mapping[str, Json], map_index: Json) -> Payload:
     dag_id, task_id, run_id = (ids.get(name) for name in ("dag_id", "task_id", "run_id"))
-    if not _are_texts([dag_id, task_id, run_id]) or type(map_index) is not int:
+    if not _are_ids([dag_id, task_id, run_id]) or type(map_index) is not int:
         return _UNREADABLE
+    try_number = ids.get("try_number")
     return Payload(
-        key=TaskKey(dag_id=str(dag_id), task_id=str(task_id), run_id=str(run_id), map_index=map_index)
+        key=TaskKey(dag_id=str(dag_id), task_id=str(task_id), run_id=str(run_id), map_index=map_index),
+        try_number=try_number if type(try_number) is int else None,
     )
 
 
 def _are_texts(values: Sequence[Json]) -> bool:
     return all(isinstance(value, str) and value for value in values)
+
+
+def _are_ids(values: Sequence[Json]) -> bool:
+    return _are_texts(values) and not any(map(_NO_TEXT.search, values))
 
 
 def _whole(text: Json) -> int | None:

@@ -5,9 +5,9 @@ Only these tables are read, and never task_instance.executor_config, which is a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 Dialect = Literal["postgresql", "mysql", "mariadb", "sqlite"]
 
@@ -42,8 +42,8 @@ _SINCE = (
 )
 """A task that was deferred or rescheduled keeps its first start, though it held no slot in between."""
 _TEXT = {"postgresql": "TEXT", "mysql": "CHAR", "sqlite": "TEXT"}
-_OPTIONAL = ("executor", "external_executor_id", "dag_version_id")
-"""Columns of task_instance that not every version has."""
+_OPTIONAL = ("executor", "external_executor_id", "dag_version_id", "try_number")
+"""Columns of task_instance that not every version has, or that we can do without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +71,67 @@ class Schema:
         return "mysql" if self.dialect == "mariadb" else self.dialect
 
 
+class Slot(NamedTuple):
+    """A task instance that holds or waits for a slot, as `slots` has its columns."""
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    state: Literal["queued", "running"]
+    queue: str | None
+    hostname: str | None
+    executor: str | None
+    external_executor_id: str | None
+    dag_version_id: Any
+    try_number: int | None
+    age_s: Any
+
+    @property
+    def instance(self) -> tuple[str, str, str, int]:
+        """Which task instance it is."""
+        return self[:4]
+
+
+class Tag(NamedTuple):
+    """A tag of a DAG."""
+
+    dag_id: str
+    name: str
+
+
+class Stored(NamedTuple):
+    """Which serialized DAG there is."""
+
+    id: Any
+    """Its dag_version_id, or for Airflow 2 its dag_id."""
+    dag_id: str
+    dag_hash: str
+    written_at: Any
+
+
+class Document(NamedTuple):
+    """A serialized DAG."""
+
+    id: Any
+    dag_id: str
+    dag_hash: str
+    data: str | None
+    data_compressed: bytes | memoryview | None
+
+
+Found = TypeVar("Found")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(Generic[Found]):
     """A statement, and the table whose permission it needs."""
 
     table: str
     sql: str
     """With the named parameters :keys, a list, where it has one."""
+    row: Callable[[Iterable[Any]], Found]
+    """Makes what was found of the columns of a row."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Others."""
 
@@ -109,36 +163,35 @@ def begin(dialect: Dialect, *, timeout_s: float) -> tuple[str, ...]:
             return ("PRAGMA query_only = ON",)
 
 
-def slots(schema: Schema) -> Query:
+def slots(schema: Schema) -> Query[Slot]:
     """Every task instance that holds or waits for a slot, through the index on state."""
-    optional = (name if name in schema.task_instance else f"NULL AS {name}" for name in _OPTIONAL)
-    age = _AGE[schema.family]
-    columns = (
-        *("dag_id", "task_id", "run_id", "map_index", "state", "queue", "hostname"),
-        *optional,
-        f"{age.format(since=_SINCE)} AS age_s",
-    )
+    missing = set(_OPTIONAL) - schema.task_instance
+    others = {name: f"NULL AS {name}" for name in missing}
+    others["age_s"] = f"{_AGE[schema.family].format(since=_SINCE)} AS age_s"
+    columns = (others.get(name, name) for name in Slot._fields)
     return Query(
         table="task_instance",
         sql=f"SELECT {', '.join(columns)} FROM task_instance WHERE state IN ('running', 'queued')",
+        row=Slot._make,
     )
 
 
-def tags(*, prefix: str) -> Query:
+def tags(*, prefix: str) -> Query[Tag]:
     """The tags of DAGs, by dag_id, that may be labels."""
     return Query(
         table="dag_tag",
         sql="SELECT dag_id, name FROM dag_tag WHERE dag_id IN :keys AND name LIKE :pattern",
+        row=Tag._make,
         parameters={"pattern": f"%{prefix}%"},
     )
 
 
-def hashes_of_versions() -> Query:
+def hashes_of_versions() -> Query[Stored]:
     """Of serialized DAGs by dag_version_id."""
     return _hashes("dag_version_id", by="dag_version_id", written_at="created_at")
 
 
-def hashes_of_latest(schema: Schema) -> Query:
+def hashes_of_latest(schema: Schema) -> Query[Stored]:
     """Of serialized DAGs by dag_id: all versions that there are.
 
     Airflow 3 has no index for that: it is asked for DAGs only of which no task instance names a version.
@@ -148,7 +201,7 @@ def hashes_of_latest(schema: Schema) -> Query:
     return _hashes("dag_id", by="dag_id", written_at="last_updated")
 
 
-def documents(schema: Schema, *, word: str) -> Query:
+def documents(schema: Schema, *, word: str) -> Query[Document]:
     """Serialized DAGs by what the queries above call `id`; plain ones only where `word` is a string in them.
 
     Most DAGs have no labels: their documents, of megabytes at times, stay where they are.
@@ -160,13 +213,15 @@ def documents(schema: Schema, *, word: str) -> Query:
         table="serialized_dag",
         sql=f"SELECT {key} AS id, dag_id, dag_hash, CASE WHEN {text} LIKE :pattern THEN {text} END AS data, "
         f"{compressed} AS data_compressed FROM serialized_dag WHERE {key} IN :keys",
+        row=Document._make,
         parameters={"pattern": f'%"{word}"%'},
     )
 
 
-def _hashes(id: str, *, by: str, written_at: str) -> Query:
+def _hashes(id: str, *, by: str, written_at: str) -> Query[Stored]:
     return Query(
         table="serialized_dag",
         sql=f"SELECT {id} AS id, dag_id, dag_hash, {written_at} AS written_at FROM serialized_dag "
         f"WHERE {by} IN :keys",
+        row=Stored._make,
     )

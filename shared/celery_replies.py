@@ -128,6 +128,7 @@ def _task(info: Mapping[str, Json]) -> Task:
         id=str(info["id"]),
         name=name,
         key=payload.key if payload else None,
+        try_number=payload.try_number if payload else None,
         label=NO_LABEL if payload and payload.is_other else None,
         started_at=None if started_at is None else _finite(started_at),
     )

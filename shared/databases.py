@@ -16,6 +16,10 @@ from shared.pools import Pool
 _SALT = secrets.token_bytes(16)
 
 
+AT_ONCE = 2
+"""Live readings of one database; it has a connection for each."""
+
+
 class MetadataDatabase(Protocol):
     """The door to a metadata database, as shared.airflow_db and the tests have it."""
 
@@ -33,7 +37,7 @@ class Databases(Generic[Opened]):
     def __init__(self, database_url: Callable[[Pool], str], *, connect: Callable[[str], Opened]) -> None:
         self._database_url = database_url
         self._connect = connect
-        self._databases: dict[str, tuple[Opened, _Readings]] = {}
+        self._databases: dict[str, tuple[Opened, _Readings, LiveReadings]] = {}
 
     def name_of(self, pool: Pool) -> str:
         """Equal for pools in one database, also after a change of the configuration; nothing of its URL."""
@@ -42,6 +46,10 @@ class Databases(Generic[Opened]):
     def of(self, pool: Pool) -> Opened:
         """The database of an Airflow pool; raises DatabaseUnavailable for a pool that has none (any more)."""
         return self._open(pool)[0]
+
+    def live(self, pool: Pool) -> LiveReadings:
+        """Readings that begin after they were asked for; raises as `of`."""
+        return self._open(pool)[2]
 
     async def recent(
         self, pool: Pool, dag_ids: Collection[str] = (), *, max_age_s: float, timeout_s: float
@@ -58,13 +66,13 @@ class Databases(Generic[Opened]):
         """Close the databases of which no pool is any more; readings still under way there fail."""
         kept = {self._database_url(pool) for pool in pools if pool.airflow is not None}
         closing = [self._databases.pop(url) for url in self._databases.keys() - kept]
-        await asyncio.gather(*(database.close() for database, _ in closing))
+        await asyncio.gather(*(database.close() for database, *_ in closing))
 
-    def _open(self, pool: Pool) -> tuple[Opened, _Readings]:
+    def _open(self, pool: Pool) -> tuple[Opened, _Readings, LiveReadings]:
         url = self._database_url(pool)
         if url not in self._databases:
             database = self._connect(url)
-            self._databases[url] = (database, _Readings(database))
+            self._databases[url] = (database, _Readings(database), LiveReadings(database))
         return self._databases[url]
 
 
@@ -115,6 +123,62 @@ class _Readings:
         answer.add_done_callback(_failed)
         self._last = _Reading(began_at=began_at, dag_ids=dag_ids, answer=answer)
         return self._last
+
+
+@dataclass(kw_only=True)
+class _Batch:
+    """A reading that has not begun yet, and who waits for it."""
+
+    dag_ids: frozenset[str] = frozenset()
+    deadline: float = 0.0
+    """By the event loop's clock, of whoever waits longest."""
+    waiting: int = 0
+
+
+class LiveReadings:
+    """Readings of one database for those who must know what it says now: rounds come in crowds.
+
+    Whoever asks while as many are under way as may be shares the next one, which begins after they asked.
+    """
+
+    def __init__(self, database: MetadataDatabase) -> None:
+        self._database = database
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self._next: tuple[_Batch, asyncio.Task[Metadata]] | None = None
+
+    async def read(self, dag_ids: Collection[str] = (), *, timeout_s: float) -> Metadata:
+        """As the database's own. Raises DatabaseUnavailable, after `timeout_s` at the latest."""
+        batch, answer = self._next = self._next or self._begin()
+        batch.dag_ids |= frozenset(dag_ids)
+        batch.deadline = max(batch.deadline, asyncio.get_running_loop().time() + timeout_s)
+        batch.waiting += 1
+        try:
+            await asyncio.wait({answer}, timeout=timeout_s)
+        finally:
+            batch.waiting -= 1
+            if not batch.waiting:
+                self._leave(batch)
+                answer.cancel()
+        if not answer.done():
+            raise DatabaseUnavailable(f"The metadata database did not answer within {timeout_s:.1g} s.")
+        return answer.result()
+
+    def _begin(self) -> tuple[_Batch, asyncio.Task[Metadata]]:
+        batch = _Batch()
+        answer = asyncio.create_task(self._answer(batch))
+        answer.add_done_callback(_failed)
+        return batch, answer
+
+    async def _answer(self, batch: _Batch) -> Metadata:
+        async with self._free:
+            self._leave(batch)
+            left_s = batch.deadline - asyncio.get_running_loop().time()
+            return await self._database.read(batch.dag_ids, timeout_s=max(0.0, left_s))
+
+    def _leave(self, batch: _Batch) -> None:
+        """Nobody may join it any more."""
+        if self._next is not None and self._next[0] is batch:
+            self._next = None
 
 
 def _failed(answer: asyncio.Task[Metadata]) -> bool:

@@ -134,7 +134,7 @@ class Airflow(_Model):
     kubernetes_queue: Text = "kubernetes"
     """CeleryKubernetesExecutor's queue for pods of their own: its tasks are not ours."""
     executor: Text = "CeleryExecutor"
-    """Name of the executor whose tasks these workers run, short, as an alias, or as a full path."""
+    """The executor whose tasks these workers run: short name, full path, or as `alias:path`."""
     is_default_executor: bool = True
     """Whether tasks that name no executor are its own."""
 

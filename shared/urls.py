@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 _SCHEME = re.compile(r"[a-z0-9+]+://")
 
@@ -17,6 +17,19 @@ def _address(url: str) -> str:
     # After the last @, whatever a library would say: a password that nobody encoded may hold / ? and #.
     scheme, rest = _without_scheme(url)
     return scheme + rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
+
+
+def database_address(url: str) -> str:
+    """Where a metadata database is, without user, password and options, as a parser reads the URL."""
+    scheme = _without_scheme(url)[0]
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{scheme}…"
+    if url.count("@") > ("@" in parts.netloc):
+        # One of a password that nobody encoded, which may then begin and end anywhere.
+        return f"{scheme}…"
+    return scheme + parts.netloc.rpartition("@")[2] + parts.path
 
 
 def redacted(text: str, *, url: str) -> str:

@@ -48,6 +48,8 @@ class Task:
     name: str
     key: TaskKey | None = None
     """Which task instance it runs; None for tasks that are not Airflow's."""
+    try_number: int | None = None
+    """Which try of it, as Airflow 3 says in the payload; Airflow 2 does not."""
     label: Label | None = None
     """What Airflow's metadata database says; None where it was not asked, or could not be.
 
@@ -131,3 +133,5 @@ class Fleet:
     """Node names that were asked and gave no whole answer before the deadline."""
     believed: Mapping[str, tuple[Task, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """What Airflow's metadata database says that workers without an answer run, by node name."""
+    unplaced: tuple[Task, ...] = ()
+    """What it says that runs on none of the workers there are: any without an answer may have it."""

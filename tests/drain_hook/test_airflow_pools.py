@@ -8,6 +8,7 @@ import pytest
 
 from drain_hook.explanations import describe_task
 from drain_hook.task_names import name_task
+from shared.pools import Configuration
 from shared.workers import NO_LABEL, Label, Task, TaskKey
 from tests.drain_hook import builders
 from tests.drain_hook.builders import AIRFLOW
@@ -135,6 +136,62 @@ async def test_a_silent_worker_may_have_taken_a_protected_task_that_is_still_cal
     assert "sales.load (run manual__1), not started" in verdict.message
     scene.database.end(LOAD)
     assert (await scene.ask(2, 0)).reason == "Proceeding"
+
+
+@pytest.mark.parametrize("is_written_down", [True, False])
+async def test_what_a_silent_worker_takes_while_it_is_drained_is_read_for(is_written_down: bool) -> None:
+    """It does not say what it took before its cancel, so the database is asked once more before it may go."""
+    scene = airflow_stage(2, drain={"whenBusy": "proceed"})
+    scene.database.label("sales", PROTECTED)
+    fall_silent(scene, "worker-0", "worker-1")
+
+    def slip_in(call: Call) -> None:
+        if call.method == "cancel_consumer":
+            if is_written_down:
+                scene.database.start(LOAD, host="worker-0")
+            else:
+                scene.database.queue(LOAD)
+
+    scene.celery.before_answer = slip_in
+    assert (await scene.ask(2, 0)).reason == "Protected"
+    scene.database.end(LOAD)
+    scene.celery.before_answer = None
+    assert (await scene.ask(2, 0)).reason == "Proceeding"
+
+
+async def test_a_silent_worker_does_not_go_when_the_database_goes_away_meanwhile() -> None:
+    """What it took since then may be protected."""
+    scene = airflow_stage(1, drain={"whenBusy": "proceed"})
+    fall_silent(scene, "worker-0")
+
+    def fail(call: Call) -> None:
+        scene.database.broken |= call.method == "cancel_consumer"
+
+    scene.celery.before_answer = fail
+    assert (await scene.ask(1, 0)).reason == "LabelsUnknown"
+
+
+async def test_a_silent_worker_may_run_a_protected_task_under_another_name() -> None:
+    """As where hostname_callable gives an address; unless a pod of another pool has that name."""
+    scene = airflow_stage(1, drain={"whenBusy": "proceed"})
+    scene.database.label("sales", PROTECTED)
+    scene.database.start(LOAD, host="other-0")
+    fall_silent(scene, "worker-0")
+    assert (await scene.ask(1, 0)).reason == "Protected"
+    other = builders.pool(name="other", workload={"name": "other"}, **AIRFLOW)
+    scene.configuration = Configuration(pools=(scene.pool, other))
+    scene.cluster.add_workload("other", replicas=1, namespace=NAMESPACE)
+    assert (await scene.ask(1, 0)).reason == "Proceeding"
+
+
+async def test_a_silent_worker_may_have_taken_a_protected_retry() -> None:
+    """While the first try, whose heartbeats were missed, runs on elsewhere."""
+    scene = airflow_stage(2, drain={"whenBusy": "proceed"})
+    scene.database.label("sales", PROTECTED)
+    scene.celery.start(node("worker-1"), celery_task(LOAD, id="first"))
+    scene.database.queue(LOAD, celery_id="second", try_number=2)
+    fall_silent(scene, "worker-0")
+    assert (await scene.ask(2, 1)).reason == "Protected"
 
 
 @pytest.mark.parametrize("drain", [{}, {"whenBusy": "proceed"}])

@@ -23,6 +23,7 @@ async def test_tags_rows_and_a_table_that_is_away(tmp_path: Path, major: int) ->
     scene.slow_database = database = AirflowDatabase(tables.url)
     for pod, key in (("worker-0", LOAD), ("worker-1", BUILD)):
         scene.celery.start(node(pod), celery_task(key, id=pod))
+        tables.serialize(key.dag_id, {"dag": {"tasks": []}})
         tables.task(key, "running", seconds=60, hostname=f"{pod}.workers.apps", external_executor_id=pod)
     tables.tag("sales", "drain:protect")
     assert (await scene.ask(2, 1)).reason == "Busy"

@@ -243,6 +243,16 @@ async def test_airflows_labels_are_read_and_a_database_that_is_away_is_told(lab:
     assert database.is_closed
 
 
+async def test_labels_are_learned_without_a_review(lab: Lab) -> None:
+    """What Airflow says of a task when it begins, it may not say any more at the next scale-down."""
+
+    async def reads() -> list[frozenset[str]]:
+        return [read for database in lab.databases for read in database.reads]
+
+    async with lab.hook(airflow=AIRFLOW):
+        assert await eventually(reads, bool) == [frozenset()]
+
+
 async def test_a_database_that_is_taken_out_of_the_configuration_is_closed(lab: Lab) -> None:
     """And one that is put in is asked by the next round, without a restart."""
     async with lab.hook():

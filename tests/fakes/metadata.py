@@ -56,10 +56,18 @@ class FakeMetadata:
         queue: str = "default",
         executor: str | None = None,
         celery_id: str | None = None,
+        try_number: int = 1,
         seconds: float = 0.0,
     ) -> None:
         """A task instance was handed to its executor so many seconds ago."""
-        row = TaskInstance(key=key, state="queued", queue=queue, executor=executor, celery_id=celery_id)
+        row = TaskInstance(
+            key=key,
+            state="queued",
+            queue=queue,
+            executor=executor,
+            celery_id=celery_id,
+            try_number=try_number,
+        )
         self._rows[key] = (row, self.clock() - seconds)
 
     def start(
@@ -70,11 +78,18 @@ class FakeMetadata:
         queue: str = "default",
         executor: str | None = None,
         celery_id: str | None = None,
+        try_number: int = 1,
         seconds: float = 0.0,
     ) -> None:
         """It has been running on the pod `host` for so many seconds."""
         row = TaskInstance(
-            key=key, state="running", queue=queue, executor=executor, host=host, celery_id=celery_id
+            key=key,
+            state="running",
+            queue=queue,
+            executor=executor,
+            host=host,
+            celery_id=celery_id,
+            try_number=try_number,
         )
         self._rows[key] = (row, self.clock() - seconds)
 
@@ -123,9 +138,13 @@ class FakeMetadata:
 
 @dataclass(kw_only=True)
 class FakeDatabases:
-    """The one database of all Airflow pools; never answers from an older reading."""
+    """The one database of all Airflow pools, whose last reading serves as long as the real one's would."""
 
     database: FakeMetadata = field(default_factory=FakeMetadata)
+    now: float = 0.0
+    """The clock by which readings grow old; it goes when the test says so."""
+    _last: tuple[float, Metadata] | None = None
+    """With when it began."""
 
     def name_of(self, pool: Pool) -> str:
         return "metadata"
@@ -137,7 +156,15 @@ class FakeDatabases:
     async def recent(
         self, pool: Pool, dag_ids: Collection[str] = (), *, max_age_s: float, timeout_s: float
     ) -> Metadata:
-        return await self.of(pool).read(dag_ids, timeout_s=timeout_s)
+        if self._last is not None:
+            began_at, last = self._last
+            if began_at >= self.now - max_age_s and last.labels.keys() >= set(dag_ids):
+                return last
+        began_at = self.now
+        self._last = None
+        metadata = await self.of(pool).read(dag_ids, timeout_s=timeout_s)
+        self._last = (began_at, metadata)
+        return metadata
 
     async def keep_only(self, pools: Iterable[Pool]) -> None:
         if not any(pool.airflow for pool in pools):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -15,7 +16,7 @@ from shared.pods import Pod
 from shared.pools import Pool
 from shared.workers import Fleet, Label, Task, TaskKey, WorkerSnapshot
 from tests.fakes.metadata import celery_task, task_key
-from tests.metrics_adapter.builders import NOW, pod, pool, worker
+from tests.metrics_adapter.builders import NOW, pod, pool, starting_pod, worker
 
 AIRFLOW = {"database": "postgresql://reader@db/airflow"}
 
@@ -39,12 +40,14 @@ def airflow_reading(
     *,
     of: Pool | None = None,
     believed: dict[str, tuple[Task, ...]] | None = None,
+    unplaced: tuple[Task, ...] = (),
     last: Reading | None = None,
     measured_at: float = NOW,
 ) -> Reading:
     fleet = Fleet(
         workers={w.node: w for w in workers},
         believed={f"celery@{name}": tasks for name, tasks in (believed or {}).items()},
+        unplaced=unplaced,
     )
     return take_reading(
         pool=of or airflow_pool(),
@@ -108,6 +111,25 @@ def test_a_silent_worker_runs_what_the_database_says() -> None:
 def test_a_silent_worker_with_a_protected_task_is_fully_occupied() -> None:
     protected = Task(id="a", name="execute_workload", key=task_key(), label=Label(protect=True))
     assert airflow_load([pod("w-0"), pod("w-1")], [worker("w-1")], believed={"w-0": (protected,)}).demand == 8
+
+
+def test_an_unknown_worker_may_run_what_runs_on_no_known_one() -> None:
+    """Up to its slots; a starting worker runs nothing, and one that answers says so itself."""
+    pods = [pod("w-0"), starting_pod("w-1"), pod("w-2")]
+    lost = tuple(celery_task(key) for key in keys(2))
+    load = airflow_load(pods, [worker("w-2")], believed={"w-0": (celery_task(task_key()),)}, unplaced=lost)
+    assert load.demand == 3
+    assert airflow_load(pods, [worker("w-2")], unplaced=lost * 5).demand == 8
+    protected = replace(lost[0], label=Label(protect=True))
+    assert airflow_load(pods, [worker("w-2")], unplaced=(protected,)).demand == 8
+
+
+def test_a_retry_waits_beside_its_first_try() -> None:
+    """Whose heartbeats were missed, and whose process runs on: two slots are wanted."""
+    (key,) = keys(1)
+    first = replace(celery_task(key, id="1"), try_number=1)
+    assert airflow_load([pod()], [worker(active=(first,))], [queued(key, try_number=2)]).demand == 2
+    assert airflow_load([pod()], [worker(active=(first,))], [queued(key, try_number=1)]).demand == 1
 
 
 def test_what_a_terminating_worker_still_runs_is_no_demand() -> None:

@@ -88,7 +88,8 @@ class Lab:
         return Broker(name="b1", control=self.celery)
 
     async def refresh(self) -> PoolState:
-        """Refresh every pool once; returns the first one's state."""
+        """Refresh every pool once, one after the other, a period later; returns the first one's state."""
+        self.databases.now += self.configuration.refresh
         for each in self.configuration.pools:
             await self.collector.refresh(each, self.broker, self.databases)
         return self.state
@@ -331,3 +332,51 @@ async def test_a_protected_airflow_task_occupies_its_worker(airflow: Lab) -> Non
     state = await airflow.refresh()
     assert state.load is not None
     assert state.load.demand == 4 + 1
+
+
+@pytest.fixture
+def neighbours() -> Lab:
+    """Two Airflow pools of one worker each, in one database, which take from one queue."""
+    database = {"airflow": {"database": "postgresql://reader:hunter2@db/airflow"}}
+    pools = (pool(name, queues=["shared"], **database) for name in ("first", "second"))
+    lab = Lab(configuration=configuration(*pools))
+    lab.databases.database.clock = lab.wall
+    nodes = []
+    for name in ("first-worker", "second-worker"):
+        lab.cluster.add_workload(name, replicas=1, namespace="airflow")
+        nodes.append(fake_worker(f"celery@{name}-0"))
+    lab.celery = FakeCelery.of(*nodes)
+    return lab
+
+
+def demands(lab: Lab) -> list[int]:
+    return [state.load.demand for state in lab.collector.states() if state.load is not None]
+
+
+async def test_what_ended_before_its_worker_was_asked_does_not_run(neighbours: Lab) -> None:
+    """The reading may be older than the answer, as it was made for another pool; then the answer counts."""
+    ended, begun = task_key("ended"), task_key("begun")
+    first, second = neighbours.configuration.pools
+    neighbours.databases.database.start(ended, host="second-worker-0", queue="shared")
+    await neighbours.collector.refresh(first, neighbours.broker, neighbours.databases)
+    neighbours.databases.database.end(ended)
+    neighbours.wall.now += 2.0
+    await neighbours.collector.refresh(second, neighbours.broker, neighbours.databases)
+    assert (demands(neighbours), len(neighbours.databases.database.reads)) == ([0, 0], 1)
+    neighbours.databases.database.start(begun, host="second-worker-0", queue="shared")
+    await neighbours.refresh()
+    assert demands(neighbours) == [0, 1], "it may have begun since, when the reading is the later one"
+
+
+async def test_a_task_that_runs_on_no_known_pod_may_be_on_any_worker_without_an_answer(
+    neighbours: Lab,
+) -> None:
+    """But not one that runs on a pod of the other pool, though they share a queue."""
+    await neighbours.refresh()
+    neighbours.celery.silent.add("celery@first-worker-0")
+    neighbours.databases.database.start(task_key(), host="second-worker-0", queue="shared")
+    await neighbours.refresh()
+    assert demands(neighbours) == [0, 1]
+    neighbours.databases.database.start(task_key(), host="10", queue="shared")
+    await neighbours.refresh()
+    assert demands(neighbours) == [1, 0]

@@ -26,7 +26,8 @@ MYSQL_3 = (
         id CHAR(32) PRIMARY KEY, dag_id VARCHAR(250), task_id VARCHAR(250), run_id VARCHAR(250),
         map_index INT DEFAULT -1, state VARCHAR(20), queue VARCHAR(256), hostname VARCHAR(1000),
         start_date TIMESTAMP(6) NULL, queued_dttm TIMESTAMP(6) NULL, executor VARCHAR(1000),
-        executor_config BLOB, external_executor_id TEXT, dag_version_id CHAR(32), INDEX ti_state (state))""",
+        executor_config BLOB, external_executor_id TEXT, dag_version_id CHAR(32),
+        try_number INT DEFAULT 0, INDEX ti_state (state))""",
     "CREATE TABLE dag_tag (name VARCHAR(100), dag_id VARCHAR(250), PRIMARY KEY (name, dag_id))",
     """CREATE TABLE serialized_dag (
         id CHAR(32) PRIMARY KEY, dag_id VARCHAR(250), data JSON, data_compressed LONGBLOB,
@@ -125,6 +126,20 @@ class AirflowTables:
         if compressed is not None and self.engine.dialect.name != "mysql":
             values["data"] = sa.null()  # None would be JSON's null
         self._insert("serialized_dag", values)
+
+    def write_anew(self, dag_id: str, document: Mapping[str, Any]) -> None:
+        """A changed DAG: over the document there was, or as a new version that its tasks name from now on."""
+        version = uuid4()
+        if self.has_versions:
+            name = self._fitting(version)
+            self.execute(f"UPDATE task_instance SET dag_version_id = '{name}' WHERE dag_id = '{dag_id}'")
+        else:
+            self.forget(dag_id)
+        self.serialize(dag_id, document, version=version, minutes=5)
+
+    def forget(self, dag_id: str) -> None:
+        """A DAG whose file is gone."""
+        self.execute(f"DELETE FROM serialized_dag WHERE dag_id = '{dag_id}'")
 
     def empty(self) -> None:
         for table in TABLES:

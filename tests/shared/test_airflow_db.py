@@ -91,11 +91,13 @@ def key(task_id: str = "build", *, dag_id: str = "reports", map_index: int = -1)
     return TaskKey(dag_id=dag_id, task_id=task_id, run_id="manual__1", map_index=map_index)
 
 
-def document(task_id: str, drain: dict[str, Any]) -> dict[str, Any]:
-    """A serialized DAG with one task that has a label."""
+def document(task_id: str, drain: dict[str, Any] | None = None, *others: str) -> dict[str, Any]:
+    """A serialized DAG with one task that may have a label, and others that have none."""
     wrapped = {"__var": {"drain": {"__var": drain, "__type": "dict"}}, "__type": "dict"}
-    task = {"__var": {"task_id": task_id, "executor_config": wrapped}, "__type": "operator"}
-    return {"__version": 3, "dag": {"tasks": [task]}}
+    config = {} if drain is None else {"executor_config": wrapped}
+    task = {"__var": {"task_id": task_id} | config, "__type": "operator"}
+    rest = [{"__var": {"task_id": other}, "__type": "operator"} for other in others]
+    return {"__version": 3, "dag": {"tasks": [task, *rest]}}
 
 
 async def only(door: AirflowDatabase) -> TaskInstance:
@@ -135,16 +137,17 @@ async def test_an_age_is_never_negative_and_may_be_unknown(airflow: AirflowTable
 
 async def test_tags_and_serialized_dags_label_tasks(airflow: AirflowTables, opened: Open) -> None:
     version = uuid4()
-    airflow.serialize("reports", document("build", FOUND_PROTECTED), version=version)
+    airflow.serialize("reports", document("build", FOUND_PROTECTED, "other"), version=version)
+    airflow.serialize("plain", document("build"))
     airflow.tag("reports", "drain:weight=5", "team-x")
     airflow.task(key("build"), "running", version=version)
     airflow.task(key("other"), "queued", version=version)
-    metadata = await opened(airflow).read(["unknown"], timeout_s=10)
+    metadata = await opened(airflow).read(["plain"], timeout_s=10)
     labels = {i.key.task_id: i.label for i in metadata.instances}
     assert labels == {"build": Label(protect=True, weight=5.0), "other": HEAVY}
     assert metadata.labels == {
-        "reports": DagLabels(dag=HEAVY, tasks={"build": PROTECTED}),
-        "unknown": DagLabels(),
+        "reports": DagLabels(dag=HEAVY, tasks={"build": PROTECTED}, task_ids=frozenset({"build", "other"})),
+        "plain": DagLabels(),
     }
 
 
@@ -176,6 +179,7 @@ async def test_a_task_has_the_label_of_the_version_it_runs(name: str, tables: Ta
 
 
 async def test_a_changed_tag_counts_at_the_next_reading(airflow: AirflowTables, opened: Open) -> None:
+    airflow.serialize("reports", document("build"))
     airflow.task(key(), "running")
     door = opened(airflow)
     assert (await only(door)).label == NO_LABEL
@@ -190,10 +194,10 @@ async def test_a_document_with_another_hash_counts_at_the_next_reading(
 ) -> None:
     """Airflow writes over a serialized DAG of which no task has run yet."""
     version = uuid4()
-    airflow.task(key(), "running", version=version)
+    airflow.task(key(), "queued", version=version)
     door = opened(airflow)
     for drain, label in [(FOUND_PROTECTED, PROTECTED), ({"weight": 5}, HEAVY)]:
-        airflow.execute("DELETE FROM serialized_dag")
+        airflow.forget("reports")
         airflow.serialize("reports", document("build", drain), version=version)
         assert (await only(door)).label == label
 
@@ -235,6 +239,7 @@ async def test_a_malformed_tag_is_told_once(
     airflow: AirflowTables, opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     airflow.tag("reports", "drain:protekt")
+    airflow.serialize("reports", document("build"))
     airflow.task(key(), "running")
     door = opened(airflow)
     with caplog.at_level(logging.WARNING):
@@ -242,6 +247,83 @@ async def test_a_malformed_tag_is_told_once(
     (record,) = caplog.records
     assert "reports" in record.getMessage()
     assert "drain:protekt" in record.getMessage()
+
+
+RENAMED = document("build_all", FOUND_PROTECTED)
+UNLABELLED = document("build")
+
+
+@pytest.mark.parametrize("change", [None, RENAMED, UNLABELLED])
+async def test_a_task_that_runs_keeps_the_label_it_began_with(
+    change: dict[str, Any] | None, airflow: AirflowTables, opened: Open
+) -> None:
+    """Its process has the code that there was; that its DAG is written anew, or gone, protects it no less."""
+    version = uuid4()
+    airflow.serialize("reports", document("build", {"protect": True, "weight": 5}), version=version)
+    airflow.tag("reports", "drain:weight=2")
+    airflow.task(key(), "running", external_executor_id="c1", version=version)
+    door = opened(airflow)
+    before = (await only(door)).label
+    if change is None:
+        airflow.forget("reports")
+    else:
+        airflow.write_anew("reports", change)
+    airflow.untag("reports")
+    assert (
+        [(await only(door)).label for _ in range(2)]
+        == [before, before]
+        == [Label(protect=True, weight=5)] * 2
+    )
+
+
+async def test_of_the_next_try_the_new_code_counts(airflow: AirflowTables, opened: Open) -> None:
+    version = uuid4()
+    airflow.serialize("reports", document("build", FOUND_PROTECTED), version=version)
+    airflow.task(key(), "running", external_executor_id="c1", version=version)
+    door = opened(airflow)
+    assert (await only(door)).label == PROTECTED
+    airflow.write_anew("reports", document("build", {"weight": 5}))
+    airflow.execute("UPDATE task_instance SET try_number = 2, external_executor_id = 'c2'")
+    assert (await only(door)).label == HEAVY
+
+
+@pytest.mark.parametrize("change", [None, RENAMED])
+@pytest.mark.parametrize("state", ["running", "queued"])
+async def test_a_task_whose_code_nobody_saw_is_protected(
+    state: str,
+    change: dict[str, Any] | None,
+    airflow: AirflowTables,
+    opened: Open,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its DAG was renamed or removed before we asked: a label that may have been there is not denied."""
+    airflow.task(key(), state)
+    airflow.tag("reports", "drain:weight=5")
+    if change is not None:
+        airflow.write_anew("reports", change)
+    door = opened(airflow)
+    for _ in range(2):
+        metadata = await door.read(["reports"], timeout_s=10)
+        assert (
+            metadata.instances[0].label
+            == metadata.labels["reports"].of("build")
+            == Label(protect=True, weight=5)
+        )
+    (record,) = caplog.records
+    assert "reports" in record.getMessage()
+    assert "no task build" in record.getMessage()
+
+
+async def test_a_task_that_was_seen_without_a_label_stays_without(
+    airflow: AirflowTables, opened: Open
+) -> None:
+    """A DAG that is removed while it runs holds up nothing, if somebody saw it before."""
+    airflow.serialize("reports", document("build"))
+    airflow.task(key(), "running")
+    door = opened(airflow)
+    assert (await only(door)).label == NO_LABEL
+    airflow.forget("reports")
+    assert (await only(door)).label == NO_LABEL
 
 
 async def test_any_number_of_dags_is_labelled(airflow: AirflowTables, opened: Open) -> None:

@@ -56,6 +56,12 @@ async def refusal(door: AirflowDatabase, *, timeout_s: float = 10) -> str:
     return str(caught.value)
 
 
+async def refusal_of(door: AirflowDatabase, dag_id: str) -> str:
+    with pytest.raises(DatabaseUnavailable) as caught:
+        await door.read([dag_id], timeout_s=10)
+    return str(caught.value)
+
+
 def keys(metadata: Metadata) -> list[TaskKey]:
     return [instance.key for instance in metadata.instances]
 
@@ -297,8 +303,51 @@ async def test_a_door_that_is_closed_amid_a_reading_leaves_no_connection(
         while not postgres_server.execute(OURS):  # noqa: ASYNC110 - the server has no event for us
             await asyncio.sleep(0.02)
         await door.close()
-        assert "failed: " in await reading
+        assert "in use no more" in await reading
     await until_nothing_is_there(postgres_server)
+
+
+async def test_every_reading_under_way_is_told_that_the_door_was_closed(opened: Open) -> None:
+    """Those that no thread has begun, too, and at once: whoever waits was not cancelled itself."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as black_hole:
+        door = opened(f"postgresql://u:secret@127.0.0.1:{black_hole.getsockname()[1]}/airflow")
+        readings = [asyncio.create_task(refusal(door, timeout_s=60)) for _ in range(4)]
+        await asyncio.sleep(0)
+        await door.close()
+        async with asyncio.timeout(10):
+            sentences = await asyncio.gather(*readings)
+    assert all("is in use no more" in sentence for sentence in sentences)
+
+
+async def test_whoever_is_cancelled_amid_a_reading_is_cancelled(opened: Open) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as black_hole:
+        door = opened(f"postgresql://u:secret@127.0.0.1:{black_hole.getsockname()[1]}/airflow")
+        reading = asyncio.create_task(door.read(timeout_s=60))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+
+# What cannot be sent.
+
+
+@pytest.mark.parametrize("dag_id", ["x\x00y", "x\ud800y"])
+async def test_what_a_driver_cannot_send_is_a_failure_of_the_database(
+    dag_id: str, airflow: AirflowTables, opened: Open
+) -> None:
+    """psycopg2 says so with errors of Python's own; its connection serves on."""
+    door = opened(airflow.url)
+    assert "failed: " in await refusal_of(door, dag_id)
+    assert keys(await door.read(timeout_s=10)) == [KEY]
+
+
+@pytest.mark.parametrize(("timeout_s", "told"), [(0.26, "within 0.3 s."), (1.04, "within 1 s.")])
+async def test_a_budget_is_told_rounded(timeout_s: float, told: str, opened: Open) -> None:
+    """The same failure is the same sentence, so that it is told once."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as black_hole:
+        door = opened(f"postgresql://u:secret@127.0.0.1:{black_hole.getsockname()[1]}/airflow")
+        assert (await refusal(door, timeout_s=timeout_s)).endswith(told)
 
 
 # An upgrade of Airflow under way.

@@ -31,6 +31,8 @@ from shared.workers import NO_LABEL, Fleet, Label, Task, TaskKey, WorkerSnapshot
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "airflow"
 NOW = 1_700_000_000.0
 PROTECT = Label(protect=True)
+WITH_ALIAS = "reports:airflow.providers.celery.executors.celery_executor.CeleryExecutor"
+"""As [core] executor of Airflow names an executor that has an alias."""
 NODES = ("celery@a", "celery@b", "celery@silent", "celery@leaving")
 
 
@@ -165,11 +167,13 @@ def test_the_age_of_a_task_is_by_the_clock_of_the_database() -> None:
         row(state="queued"),
         row(host="a", age_s=None),
         row(host="a", celery_id="of another try"),
+        row(host="a", celery_id="1", try_number=2),
     ],
 )
 def test_without_its_start_in_the_database_the_worker_is_believed(its_row: TaskInstance) -> None:
     """A row that is seconds behind, or of another try, says nothing of when this one began."""
-    assert only_task(fleet(worker("celery@a", task())), metadata(its_row)).started_at == NOW - 50
+    first = replace(task(), try_number=1)
+    assert only_task(fleet(worker("celery@a", first)), metadata(its_row)).started_at == NOW - 50
 
 
 def test_a_prefetched_task_has_not_started() -> None:
@@ -202,6 +206,34 @@ def test_a_node_is_named_as_the_pool_says() -> None:
 def test_a_row_on_a_pod_that_is_gone_is_nobodys() -> None:
     """Airflow fails it when its heartbeats are missed; until then no worker of ours has it."""
     assert told(fleet(), metadata(row(host="gone"), row("u", host=""))).believed == {}
+
+
+def test_a_task_on_none_of_the_pods_there_are_may_be_on_any_worker_without_an_answer() -> None:
+    """As where hostname_callable gives an address; not one for other workers, or that an answer tells of."""
+    rows = metadata(
+        row("lost", host="10"),
+        row("kubernetes", host="10", executor="KubernetesExecutor"),
+        replace(row("elsewhere", host="10"), queue="elsewhere"),
+        row("neighbour", host="neighbour"),
+        row("held", host="10"),
+    )
+    found = with_metadata(
+        fleet(worker("celery@a", task("1", "held")), silent=["celery@silent"]),
+        rows,
+        pool=POOL,
+        nodes=NODES,
+        asked_at=NOW,
+        elsewhere=["neighbour"],
+    )
+    assert [each.key for each in found.unplaced] == [key("lost")]
+    assert found.believed == {}
+
+
+def test_the_queues_that_workers_say_they_consume_are_theirs_too() -> None:
+    """Whatever the configuration has forgotten."""
+    rows = metadata(replace(row("lost", host="10"), queue="extra"))
+    assert told(fleet(replace(worker("celery@a"), queues=frozenset({"extra"}))), rows).unplaced
+    assert not told(fleet(worker("celery@a")), rows).unplaced
 
 
 def test_a_zombie_keeps_nobody_busy() -> None:
@@ -267,6 +299,10 @@ def test_a_silent_worker_is_believed_about_a_task_that_another_has_too() -> None
         ("airflow.executors.local_executor.LocalExecutor", {}, False),
         ("reports", {"executor": "reports"}, True),
         ("reports", {}, False),
+        ("reports", {"executor": WITH_ALIAS}, True),
+        ("CeleryExecutor", {"executor": WITH_ALIAS}, True),
+        ("airflow.providers.celery.executors.celery_executor.CeleryExecutor", {"executor": WITH_ALIAS}, True),
+        ("KubernetesExecutor", {"executor": WITH_ALIAS}, False),
         ("my.company.ReportsExecutor", {"executor": "ReportsExecutor"}, True),
         ("", {}, False),
     ],
@@ -302,6 +338,25 @@ def test_a_queued_task_that_a_worker_has_does_not_wait(held: Task) -> None:
     """Known by its key or by its Celery id: the database is seconds behind, and it counts as the worker's."""
     queued = [row(state="queued", celery_id="1"), row("u", "queued", celery_id=None)]
     assert [each.key.task_id for each in waiting_of(queued, [held])] == ["u"]
+
+
+@pytest.mark.parametrize(
+    ("tried", "celery_id", "waits"),
+    [(1, None, True), (1, "1", True), (2, "of the first try", False), (None, "2", False)],
+)
+def test_an_earlier_try_does_not_hide_a_retry(tried: int | None, celery_id: str | None, waits: bool) -> None:
+    """Its heartbeats were missed, so it runs on beside the next one, which is another task.
+
+    Ids do not tell tries apart: one may stand in its row until the next is written down.
+    """
+    first, retry = (
+        replace(task("1"), try_number=tried),
+        row(state="queued", celery_id=celery_id, try_number=2),
+    )
+    assert bool(waiting_of([retry], [first])) is waits
+    second = replace(retry, state="running", host="b", age_s=0)
+    found = told(fleet(worker("celery@a", first), worker("celery@b")), metadata(second))
+    assert len(found.workers["celery@b"].active) == waits
 
 
 def test_the_dags_whose_labels_are_wanted() -> None:
@@ -445,3 +500,47 @@ def test_a_silent_worker_may_have_what_is_protected_and_still_called_queued() ->
     believed = with_what_may_have_begun(mine, seen, pool=POOL, nodes=["celery@a", "celery@leaving"]).believed
     keys = {node: [each.key.task_id for each in tasks if each.key] for node, tasks in believed.items()}
     assert keys == {"celery@silent": ["busy", "keep"], "celery@leaving": ["keep"]}
+
+
+def possible(row: TaskInstance, *workers: WorkerSnapshot) -> list[TaskKey | None]:
+    """What a silent worker is believed to have, for the sake of what is protected."""
+    seen = metadata(row)
+    asked = told(fleet(*workers, silent=["celery@silent"]), seen)
+    found = with_what_may_have_begun(asked, seen, pool=POOL, nodes=NODES)
+    return [each.key for each in found.believed.get("celery@silent", ())]
+
+
+@pytest.mark.parametrize(
+    "may_have_begun",
+    [
+        row(host="10", label=PROTECT),
+        replace(row(state="queued", label=PROTECT), queue="of another pool"),
+    ],
+)
+def test_a_silent_worker_may_have_whatever_is_protected_and_on_no_known_worker(
+    may_have_begun: TaskInstance,
+) -> None:
+    """Nobody can tell which queues it takes from, or under which host name it is written down."""
+    assert possible(may_have_begun) == [key()]
+    assert possible(replace(may_have_begun, label=NO_LABEL)) == []
+    assert possible(replace(may_have_begun, executor="KubernetesExecutor")) == []
+    assert possible(replace(may_have_begun, queue="kubernetes")) == []
+
+
+@pytest.mark.parametrize(
+    ("id", "tried", "celery_id", "is_possible"),
+    [
+        ("1", None, None, False),
+        ("1", None, "1", False),
+        ("1", None, "2", True),
+        ("1", 1, None, True),
+        ("2", 2, "of the first try", False),
+    ],
+)
+def test_a_silent_worker_may_have_a_protected_retry_while_another_runs_the_first_try(
+    id: str, tried: int | None, celery_id: str | None, is_possible: bool
+) -> None:
+    """Where the payload does not tell, as with Airflow 2, another id is as good as another try."""
+    retry = row(state="queued", label=PROTECT, celery_id=celery_id, try_number=2)
+    held = possible(retry, worker("celery@a", replace(task(id), try_number=tried)))
+    assert held == ([key()] if is_possible else [])

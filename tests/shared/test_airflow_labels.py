@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.airflow_labels import (
+    NO_CODE,
+    CodeLabels,
     labels_of_serialized_dag,
     labels_of_tags,
     merged,
@@ -119,7 +121,7 @@ def test_any_tag_is_a_label_or_a_mistake_or_none_of_ours(tags: list[str]) -> Non
 @VERSIONS
 def test_labels_in_the_code_of_tasks(version: int) -> None:
     """As Airflow writes them: mapped tasks, groups, default_args of DAG and group, beside a pod_override."""
-    assert labels_of_serialized_dag(recorded(f"labelled_dag_v{version}")) == {
+    assert labels_of_serialized_dag(recorded(f"labelled_dag_v{version}")).tasks == {
         "by_default": Label(weight=3),
         "own": Label(protect=True, weight=5),
         "beside_pod_override": PROTECT,
@@ -142,7 +144,7 @@ def test_what_is_malformed_in_the_code_of_a_task_is_told(version: int) -> None:
 def test_a_dag_that_ran(version: int) -> None:
     """Its task in a group is mapped, and has no label; neither have documentation and params any say."""
     dag = recorded(f"serialized_dag_v{version}")
-    assert labels_of_serialized_dag(dag) == {"prot": PROTECT}
+    assert labels_of_serialized_dag(dag).tasks == {"prot": PROTECT}
     assert mistakes_in_serialized_dag(dag) == ()
     assert labels_of_tags(dag["dag"]["tags"]) == DagLabels(dag=Label(weight=5))
 
@@ -175,7 +177,7 @@ def test_what_of_an_executor_config_counts(
 ) -> None:
     """Exactly booleans and finite numbers; one mistake does not take the rest with it."""
     dag = dag_with({"drain": drain}, is_mapped=is_mapped)
-    assert labels_of_serialized_dag(dag) == ({} if expected == NO_LABEL else {"t": expected})
+    assert labels_of_serialized_dag(dag).tasks == ({} if expected == NO_LABEL else {"t": expected})
     told = mistakes_in_serialized_dag(dag)
     assert len(told) == bool(ignored)
     assert f"{ignored} is ignored" in "".join(told) or not ignored
@@ -188,7 +190,7 @@ def test_what_is_not_given_to_partial_is_no_label_of_a_mapped_task() -> None:
             "tasks": [{"task_id": "t", "_is_mapped": True, "executor_config": {"drain": {"protect": True}}}]
         }
     }
-    assert labels_of_serialized_dag(dag) == {}
+    assert labels_of_serialized_dag(dag).tasks == {}
 
 
 @given(data=json_values, drain=json_values, task_id=json_values)
@@ -196,7 +198,7 @@ def test_any_json_is_read(data: Any, drain: Any, task_id: Any) -> None:
     """Whatever a later version writes: no error, and no number that sorts nowhere."""
     envelope = {"__var": {"task_id": task_id, "executor_config": {"drain": drain}}, "__type": "operator"}
     for document in (data, {"dag": data}, {"dag": {"tasks": data}}, {"dag": {"tasks": [data, envelope]}}):
-        found = labels_of_serialized_dag(document)
+        found = labels_of_serialized_dag(document).tasks
         assert all(isinstance(key, str) for key in found)
         assert all(label.weight is None or 0 <= label.weight < float("inf") for label in found.values())
         assert all(isinstance(mistake, str) for mistake in mistakes_in_serialized_dag(document))
@@ -209,10 +211,27 @@ def test_any_json_is_read(data: Any, drain: Any, task_id: Any) -> None:
 )
 def test_both_sources_together(tags: DagLabels, serialized: dict[str, Label], other: str) -> None:
     """Protected when any says so; the weight of the code of a task, else of a tag of it, else of its DAG."""
-    both = merged(tags, serialized)
+    both = merged(tags, CodeLabels(tasks=serialized))
     for task_id in {other, *tags.tasks, *serialized}:
         said = [serialized.get(task_id, NO_LABEL), tags.tasks.get(task_id, NO_LABEL), tags.dag]
         weights = [label.weight for label in said if label.weight is not None]
         assert both.of(task_id) == Label(
             protect=any(label.protect for label in said), weight=weights[0] if weights else None
         )
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_task_that_is_not_in_the_code_is_unknown(version: int) -> None:
+    """It ran before its DAG was written anew: to say that it has no label would be a guess."""
+    code = labels_of_serialized_dag(recorded(f"labelled_dag_v{version}"))
+    tags = DagLabels(dag=Label(weight=5), tasks={"gone": Label(weight=2)})
+    assert code.task_ids is not None
+    for task_id in code.task_ids:
+        assert code.of(task_id) == code.tasks.get(task_id, NO_LABEL)
+    assert code.of("gone") is None
+    assert merged(tags, code).of("gone") == Label(protect=True, weight=2)
+
+
+def test_of_a_dag_without_code_any_task_may_be_protected() -> None:
+    assert NO_CODE.of("build") is None
+    assert merged(DagLabels(dag=Label(weight=5)), NO_CODE).of("build") == Label(protect=True, weight=5)

@@ -51,6 +51,7 @@ def test_tasks_that_ran(name: str) -> None:
     }
     tasks = [task for infos in recording["active"].values() for task in parse_tasks(infos)]
     assert {task.id: task.key for task in tasks} == rows
+    assert {task.try_number for task in tasks} == ({1} if name.startswith("af3") else {None})
     assert all(task.label is None for task in tasks), "labels are the database's to tell"
 
 
@@ -67,6 +68,12 @@ def test_tasks_that_ran(name: str) -> None:
 def test_a_mapped_task(name: str, args: Any) -> None:
     """Its map index is part of what it is."""
     assert parse_payload(name, args) == Payload(key=KEY)
+
+
+@pytest.mark.parametrize(("told", "kept"), [(2, 2), ("2", None), (True, None), (2.0, None), (None, None)])
+def test_the_try_of_a_task(told: Any, kept: int | None) -> None:
+    """A number, or nothing: its key counts in any case."""
+    assert parse_payload(AIRFLOW_3, workload(TI | {"try_number": told})) == Payload(key=KEY, try_number=kept)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +106,9 @@ def test_what_else_airflow_runs_has_no_label(kind: str) -> None:
         *((AIRFLOW_3, args) for args in NO_WORKLOADS),
         *((AIRFLOW_3, workload(TI | {part: 5})) for part in ("dag_id", "task_id", "run_id")),
         *((AIRFLOW_3, workload(TI | {"map_index": value})) for value in ("3", 3.0, True, None)),
+        *((AIRFLOW_3, workload(TI | {part: "x\x00y"})) for part in ("dag_id", "task_id", "run_id")),
+        *((AIRFLOW_3, workload(TI | {part: "x\ud800y"})) for part in ("dag_id", "task_id", "run_id")),
+        (AIRFLOW_2, [[*RUN[:3], "x\x00y", *RUN[4:]]]),
         (AIRFLOW_3, workload({})),
         (AIRFLOW_3, workload(TI | {"task_id": ""})),
         *((AIRFLOW_2, args) for args in NO_COMMANDS),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
 
 import pytest
 
 from shared.airflow_tasks import Metadata
-from shared.databases import Databases
+from shared.databases import AT_ONCE, Databases
 from shared.errors import DatabaseUnavailable
 from shared.pools import Pool, parse_configuration
 from tests.fakes.metadata import FakeMetadata, task_key
@@ -149,3 +151,103 @@ async def test_nobody_waits_longer_than_they_said() -> None:
         await opening.recent(second, timeout_s=0.05)
     patient.cancel()
     await asyncio.gather(patient, return_exceptions=True)
+
+
+@dataclass(kw_only=True)
+class SlowMetadata(FakeMetadata):
+    """Takes questions, and answers when it is let go on."""
+
+    asked: list[frozenset[str]] = field(default_factory=list)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def read(self, dag_ids: Collection[str] = (), *, timeout_s: float) -> Metadata:
+        self.asked.append(frozenset(dag_ids))
+        await self.may_answer.wait()
+        return await super().read(dag_ids, timeout_s=timeout_s)
+
+
+class Crowd:
+    """Asks for live readings of one database, each question after all before it have got where they can."""
+
+    def __init__(self) -> None:
+        self.database = SlowMetadata()
+        self.answers: list[asyncio.Task[Metadata]] = []
+        self._readings = Databases(database_url, connect=lambda _: self.database).live(pools()[0])
+
+    async def ask(self, *dag_ids: str, timeout_s: float = 60.0) -> None:
+        reading = self._readings.read(dag_ids, timeout_s=timeout_s)
+        self.answers.append(asyncio.create_task(reading))
+        await self.settle()
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def failures(self) -> list[bool]:
+        """Whether each answer was a failure."""
+        answers = await asyncio.gather(*self.answers, return_exceptions=True)
+        return [isinstance(answer, DatabaseUnavailable) for answer in answers]
+
+
+@pytest.fixture
+async def crowd() -> AsyncIterator[Crowd]:
+    """As many have asked as are answered at once."""
+    crowd = Crowd()
+    for _ in range(AT_ONCE):
+        await crowd.ask()
+    yield crowd
+    for answer in crowd.answers:
+        answer.cancel()
+    await asyncio.gather(*crowd.answers, return_exceptions=True)
+
+
+async def test_live_readings_that_have_to_wait_are_one(crowd: Crowd) -> None:
+    """It begins after all have asked for it, so it is live for each of them."""
+    for dag_id in ("one", "two", "three"):
+        await crowd.ask(dag_id)
+    assert len(crowd.database.asked) == AT_ONCE
+    crowd.database.may_answer.set()
+    first, second, *others = await asyncio.gather(*crowd.answers)
+    assert crowd.database.asked[AT_ONCE:] == [{"one", "two", "three"}]
+    assert first is not second
+    assert all(other is others[0] for other in others)
+
+
+async def test_a_live_reading_is_never_an_older_one(crowd: Crowd) -> None:
+    """What was sent before somebody asked may miss what they must know; and a failure is not kept."""
+    crowd.database.may_answer.set()
+    await crowd.ask()
+    crowd.database.broken = True
+    await crowd.ask()
+    crowd.database.broken = False
+    await crowd.ask()
+    assert await crowd.failures() == [False] * AT_ONCE + [False, True, False]
+    assert len(crowd.database.asked) == AT_ONCE + 3
+
+
+async def test_a_live_reading_is_ended_when_the_last_who_waited_gives_up(crowd: Crowd) -> None:
+    """Begun or not; the others go on, and so does whoever comes later."""
+    await crowd.ask("one")
+    await crowd.ask("two")
+    crowd.answers[-1].cancel()
+    crowd.answers[0].cancel()
+    await crowd.settle()
+    await crowd.ask("three")
+    assert crowd.database.asked[AT_ONCE:] == [{"one", "two"}]
+    crowd.answers[-1].cancel()
+    await crowd.settle()
+    await crowd.ask("four")
+    crowd.database.may_answer.set()
+    await asyncio.gather(*crowd.answers, return_exceptions=True)
+    assert crowd.database.asked[AT_ONCE:] == [{"one", "two"}, {"four"}]
+    assert [answer.cancelled() for answer in crowd.answers] == [True, False, False, True, True, False]
+
+
+async def test_nobody_waits_longer_for_a_live_reading_than_they_said(crowd: Crowd) -> None:
+    """Also not for one that has not begun, or that somebody with more time shares."""
+    await crowd.ask(timeout_s=60.0)
+    await crowd.ask(timeout_s=0.05)
+    with pytest.raises(DatabaseUnavailable, match=r"within 0\.05 s"):
+        await crowd.answers[-1]
+    crowd.database.may_answer.set()
+    assert (await crowd.answers[-2]).instances == ()
