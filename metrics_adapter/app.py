@@ -106,6 +106,7 @@ async def _serve(
         background = [
             group.create_task(file.watch()),
             group.create_task(trust.watch()),
+            group.create_task(authorizer.answers.keep_fresh()),
             group.create_task(_collect(file, cache, brokers, collector)),
             group.create_task(delegation.follow(file)),
             group.create_task(ownership.watch()),

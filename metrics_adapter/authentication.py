@@ -58,7 +58,7 @@ class Authenticator:
         self._trust = trust
         self._token_reviews = token_reviews
         self._wall_clock = wall_clock
-        self._tokens: ReviewCache[TokenUser | None] = ReviewCache(clock=clock)
+        self._tokens: ReviewCache[TokenUser | None] = ReviewCache(clock=clock, what="whose a token is")
         # Tokens are secrets: what is kept is a digest that is worth nothing outside this process.
         self._digest_key = secrets.token_bytes(32)
 
