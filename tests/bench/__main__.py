@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deploy.sandbox.processes import ServiceFailed
+from tests.bench.hpa import measure_hpa
 from tests.bench.resources import measure_resources
 from tests.bench.verdicts import measure_verdicts
 
@@ -24,7 +25,11 @@ class Benchmark(Protocol):
     def __call__(self, directory: Path, *, repeats: int) -> Coroutine[Any, Any, None]: ...
 
 
-BENCHMARKS: dict[str, Benchmark] = {"verdicts": measure_verdicts, "resources": measure_resources}
+BENCHMARKS: dict[str, Benchmark] = {
+    "verdicts": measure_verdicts,
+    "resources": measure_resources,
+    "hpa": measure_hpa,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
