@@ -39,7 +39,9 @@ class Walk:
         found = self._autoscaler.look(wish, replicas=self.replicas, history=self._history, now_s=self._now_s)
         self._history = found.history
         if found.replicas != self.replicas:
-            self._history = self._history.after_rescale(self.replicas, found.replicas, self._now_s)
+            self._history = self._history.after_rescale(
+                self.replicas, found.replicas, self._now_s, self._autoscaler.limits.behavior
+            )
         self.replicas, self._now_s = found.replicas, self._now_s + PERIOD_S
         return found.replicas
 
