@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deploy.sandbox.controllers.autoscaling import (
@@ -49,7 +49,7 @@ def within(ratio: Fraction, tolerance: Tolerance) -> bool:
 def test_value_is_the_ratio_of_the_sum_times_the_ready_pods(
     usage: list[int], target: int, replicas: int, ready: int, unready: int, tolerance: Tolerance
 ) -> None:
-    """Within the tolerance, its bounds too, the replicas asked for; from zero the bare ratio, whatever it is."""
+    """Within the tolerance, its bounds too, the replicas asked for; from zero the bare ratio."""
     ratio = Fraction(sum(usage), target)
     asks_pods = replicas > 0 and not within(ratio, tolerance)
     found = value_proposal(
@@ -127,7 +127,10 @@ RULES = st.builds(
     select=st.sampled_from(["Max", "Max", "Min", "Disabled"]),
     window_s=st.sampled_from([0, 30, 120, 300]),
 )
-LOOKS = st.lists(st.tuples(st.integers(1, 200), st.integers(0, 150)), min_size=1, max_size=25)
+LOOKS = st.lists(
+    st.tuples(st.sampled_from([1, 15, 30, 60, 90, 120, 200]), st.integers(0, 150)), min_size=1, max_size=25
+)
+"""Seconds since the look before, often just as long as a window or period, and the wish."""
 
 
 @dataclass
@@ -178,6 +181,7 @@ def expected(past: Past, wish: int, behavior: Behavior, now: float) -> int:
     return past.size
 
 
+@settings(max_examples=300)
 @given(up=RULES, down=RULES, size=st.integers(MINIMUM, MAXIMUM), looks=LOOKS)
 def test_windows_and_policies_hold_over_any_past(
     up: Rules, down: Rules, size: int, looks: list[tuple[int, int]]
