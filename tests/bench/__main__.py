@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from deploy.sandbox.processes import ServiceFailed
 from tests.bench.hpa import measure_hpa
+from tests.bench.outage import measure_outage
 from tests.bench.resources import measure_resources
 from tests.bench.verdicts import measure_verdicts
 
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "verdicts": measure_verdicts,
     "resources": measure_resources,
     "hpa": measure_hpa,
+    "outage": measure_outage,
 }
 
 

@@ -52,6 +52,8 @@ class Aggregator:
     cas: bytes
     certificate: KeyPair
     answers: list[Answer] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
+    """By how many seconds each question came late: what this machine, or this process, lacks in time."""
     _sessions: tuple[aiohttp.ClientSession, ...] = ()
     _former: list[aiohttp.ClientSession] = field(default_factory=list)
 
@@ -98,24 +100,33 @@ class Aggregator:
         return Answer(question.path, code, time.perf_counter() - started, text)
 
     @asynccontextmanager
-    async def asking(self, questions: Sequence[Question]) -> AsyncIterator[None]:
-        """Ask them in turn, PER_SECOND of them, whether or not earlier ones are answered; keep `answers`."""
+    async def asking(
+        self, questions: Sequence[Question], *, keeps_connections: bool = False
+    ) -> AsyncIterator[None]:
+        """Ask them in turn, PER_SECOND of them, whether or not earlier ones are answered; keep `answers`.
+
+        Some make a new connection, unless it `keeps_connections`.
+        """
         stop = asyncio.Event()
-        asking = asyncio.create_task(self._ask_all(questions, stop))
+        asking = asyncio.create_task(self._ask_all(questions, stop, keeps_connections))
         try:
             yield
         finally:
             stop.set()
             await asking
 
-    async def _ask_all(self, questions: Sequence[Question], stop: asyncio.Event) -> None:
+    async def _ask_all(
+        self, questions: Sequence[Question], stop: asyncio.Event, keeps_connections: bool
+    ) -> None:
         begun, number = time.perf_counter(), 0
         async with asyncio.TaskGroup() as group:
             while not stop.is_set():
-                is_fresh = number % FRESH_EVERY == 0
+                is_fresh = not keeps_connections and number % FRESH_EVERY == 0
                 group.create_task(self._note(questions[number % len(questions)], is_fresh))
                 number += 1
-                await asyncio.sleep(max(0.0, begun + number / PER_SECOND - time.perf_counter()))
+                due = begun + number / PER_SECOND
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                self.late.append(max(0.0, time.perf_counter() - due))
 
     async def _note(self, question: Question, is_fresh: bool) -> None:
         self.answers.append(await self.ask(question, is_fresh=is_fresh))

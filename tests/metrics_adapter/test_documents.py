@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from openapi_spec_validator import OpenAPIV2SpecValidator, OpenAPIV30SpecValidator
+from openapi_spec_validator.validation.validators import SpecValidator
 
 from metrics_adapter.catalogue import METRICS
 from metrics_adapter.documents import OPENAPI_V3_PATH, VERSION_PATH, aggregated_discovery, documents
@@ -74,6 +76,16 @@ def references(document: Any) -> Iterator[str]:
     elif isinstance(document, list):
         for value in document:
             yield from references(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "validator"),
+    [("/openapi/v2", OpenAPIV2SpecValidator), (OPENAPI_V3_PATH, OpenAPIV30SpecValidator)],
+)
+def test_openapi_is_valid(path: str, validator: type[SpecValidator]) -> None:
+    """By the official schemas of each version: kube-apiserver's log tells of any other, again and again."""
+    errors = [error.message for error in validator(DOCUMENTS[path]).iter_errors()]
+    assert errors == []
 
 
 @pytest.mark.parametrize("path", ["/openapi/v2", OPENAPI_V3_PATH])
