@@ -45,7 +45,8 @@ def within(ratio: Fraction, tolerance: Tolerance) -> bool:
 
 
 @given(usage=USAGE, target=TARGET, replicas=COUNT, ready=COUNT, unready=COUNT, tolerance=TOLERANCE)
-@example(usage=[9, 9], target=16, replicas=3, ready=8, unready=0, tolerance=Tolerance(up=0.125, down=0.125))
+@example(usage=[9, 9], target=16, replicas=3, ready=8, unready=0, tolerance=Tolerance(up=0.125, down=0))
+@example(usage=[7], target=8, replicas=3, ready=8, unready=0, tolerance=Tolerance(up=0, down=0.125))
 def test_value_is_the_ratio_of_the_sum_times_the_ready_pods(
     usage: list[int], target: int, replicas: int, ready: int, unready: int, tolerance: Tolerance
 ) -> None:
@@ -72,8 +73,8 @@ def _rounded_up(exact: Fraction) -> Sequence[int]:
 
 
 @given(usage=USAGE, target=TARGET, status=COUNT, tolerance=TOLERANCE)
-@example(usage=[9], target=8, status=1, tolerance=Tolerance(up=0.125, down=0))
-@example(usage=[7], target=8, status=1, tolerance=Tolerance(up=0, down=0.125))
+@example(usage=[90], target=8, status=10, tolerance=Tolerance(up=0.125, down=0))
+@example(usage=[70], target=8, status=10, tolerance=Tolerance(up=0, down=0.125))
 def test_average_value_is_the_sum_by_the_target(
     usage: list[int], target: int, status: int, tolerance: Tolerance
 ) -> None:
