@@ -104,6 +104,16 @@ def test_openapi_is_whole(path: str) -> None:
         assert item["get"]["operationId"]
 
 
+@pytest.mark.parametrize("path", ["/openapi/v2", OPENAPI_V3_PATH])
+def test_openapi_has_a_path_for_each_metric_with_what_it_means(path: str) -> None:
+    """kubectl explain finds a metric by its path; one more is for those of a delegate."""
+    operations = {where.rpartition("/")[2]: item["get"] for where, item in DOCUMENTS[path]["paths"].items()}
+    described = {name: operations[name]["description"] for name in METRICS}
+    assert described == {name: metric.description for name, metric in METRICS.items()}
+    assert operations.keys() - METRICS.keys() == {"{metric}"}
+    assert len({operation["operationId"] for operation in operations.values()}) == len(operations)
+
+
 def test_openapi_v3_is_where_its_index_says(recording: Callable[[str], Any]) -> None:
     assert shape(DOCUMENTS["/openapi/v3"]) == shape(recorded(recording, "/openapi/v3")["body"])
     (entry,) = DOCUMENTS["/openapi/v3"]["paths"].values()
