@@ -131,8 +131,9 @@ async def with_statuses(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException as error:
         return _json(bad_request(error.reason).document, status=error.status)
     except KubernetesError as error:
-        # Nobody could tell who asks or what they may do: closed is the safe way to fail.
-        log.error("A request could not be authorized, the Kubernetes API failed: %s", error)
+        # Nobody could tell who asks or what they may do: closed is the safe way to fail. The log has it once
+        # already, of whoever asked the API server.
+        log.debug("A request could not be authorized, the Kubernetes API failed: %s", error)
         problem = internal_error("the API server could not say who may read this")
         return _json(problem.document, status=problem.code)
     except Exception:

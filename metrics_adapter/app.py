@@ -10,7 +10,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from metrics_adapter.api import create_api
-from metrics_adapter.authentication import Authenticator, TrustSource
+from metrics_adapter.authentication import Authenticator
 from metrics_adapter.authorization import Authorizer
 from metrics_adapter.collector import Collector, Workers
 from metrics_adapter.delegate import connect as connect_delegate
@@ -18,6 +18,7 @@ from metrics_adapter.delegation import Delegation
 from metrics_adapter.external_metrics import GROUP, VERSION
 from metrics_adapter.ownership import Ownership
 from metrics_adapter.telemetry import Telemetry
+from metrics_adapter.trust_source import TrustSource
 from shared.airflow_db import AirflowDatabase
 from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
@@ -115,6 +116,7 @@ async def _serve(
         background = [
             group.create_task(file.watch()),
             group.create_task(trust.watch()),
+            group.create_task(authorizer.answers.keep_fresh()),
             group.create_task(_collect(file, cache, brokers, databases, collector)),
             group.create_task(delegation.follow(file)),
             group.create_task(ownership.watch()),

@@ -7,22 +7,17 @@ answer is 401.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
-import logging
-import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Protocol
 
 from metrics_adapter.client_trust import (
-    CONFIG_MAP,
     ClientTrust,
     Headers,
-    client_trust_from,
     user_of_certificate,
     user_of_headers,
 )
@@ -30,64 +25,11 @@ from metrics_adapter.review_cache import ReviewCache
 from metrics_adapter.statuses import unauthorized
 from metrics_adapter.users import ANONYMOUS, User, with_authenticated_group
 from shared.client_certificates import Certificates, Presented, verify_client
-from shared.errors import CertificateError, Forbidden, KubernetesError
 from shared.kube_documents import TokenUser
-
-log = logging.getLogger(__name__)
-
-TRUST_PERIOD_S = 60.0
-TRUST_RETRY_S = 2.0
-
-
-class ConfigMaps(Protocol):
-    async def config_map(self, *, namespace: str, name: str) -> Mapping[str, str]: ...
 
 
 class TokenReviews(Protocol):
     async def token_review(self, token: str, *, audiences: Collection[str] = ()) -> TokenUser | None: ...
-
-
-class TrustSource:
-    """Keeps the ClientTrust in force; `problem` says why it could not be read, until it could."""
-
-    def __init__(self, config_maps: ConfigMaps) -> None:
-        self._config_maps = config_maps
-        self.current = ClientTrust()
-        self.is_loaded = False
-        self.problem: str | None = None
-
-    async def load(self) -> None:
-        """Read it once; what cannot be read leaves the last one in force."""
-        try:
-            self.current = client_trust_from(await self._config_maps.config_map(**CONFIG_MAP))
-        except (KubernetesError, CertificateError) as error:
-            self._report(_reading_failed(error))
-        else:
-            self.is_loaded = True
-            self._report(None)
-
-    async def watch(self) -> None:
-        """Read it again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(
-                (TRUST_PERIOD_S if self.is_loaded else TRUST_RETRY_S) * random.uniform(0.9, 1.1)
-            )
-            await self.load()
-
-    def _report(self, problem: str | None) -> None:
-        if problem is not None and problem != self.problem:
-            log.error(problem)
-        self.problem = problem
-
-
-def _reading_failed(error: Exception) -> str:
-    where = f"ConfigMap {CONFIG_MAP['namespace']}/{CONFIG_MAP['name']}"
-    hint = (
-        " Bind our service account to the Role extension-apiserver-authentication-reader in kube-system."
-        if isinstance(error, Forbidden)
-        else ""
-    )
-    return f"{where} cannot be read, which says whose requests to believe: {error}{hint}"
 
 
 class Authenticator:
@@ -104,7 +46,7 @@ class Authenticator:
         self._trust = trust
         self._token_reviews = token_reviews
         self._wall_clock = wall_clock
-        self._tokens: ReviewCache[TokenUser | None] = ReviewCache(clock=clock)
+        self._tokens: ReviewCache[TokenUser | None] = ReviewCache(clock=clock, what="whose a token is")
         # Tokens are secrets: what is kept is a digest that is worth nothing outside this process.
         self._digest_key = secrets.token_bytes(32)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from metrics_adapter.external_metrics import GROUP, VERSION
@@ -17,21 +18,38 @@ class AccessReviews(Protocol):
     async def subject_access_review(self, spec: Mapping[str, Any]) -> bool: ...
 
 
+STALE_ALLOW_S = 300.0
+"""As long as kube-apiserver itself relies on what its own authorization webhook allowed."""
+LARGEST_SPEC = 10_000
+"""Bytes of a review whose answer is remembered, as in Kubernetes' own extension API servers."""
+
+
 class Authorizer:
-    """Answers from memory for ten seconds, both ways, as Kubernetes' own extension API servers do."""
+    """Answers from memory for ten seconds, both ways, as Kubernetes' own extension API servers do.
+
+    What was allowed counts up to STALE_ALLOW_S longer while the API server cannot be asked; a denial never.
+    """
 
     def __init__(self, access_reviews: AccessReviews, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._access_reviews = access_reviews
-        self.answers: ReviewCache[bool] = ReviewCache(clock=clock)
+        self.answers: ReviewCache[bool] = ReviewCache(
+            clock=clock,
+            what="who may read a metric",
+            lasts=lambda is_allowed: is_allowed,
+            stale_s=STALE_ALLOW_S,
+        )
 
     async def may_read(self, user: User, *, metric: str, namespace: str) -> bool:
         """An empty namespace means all of them. Raises KubernetesError when nobody can tell."""
         if MASTERS in user.groups:
             return True
         spec = access_review_spec(user, metric=metric, namespace=namespace)
-        # Not the spec itself: somebody may think of thousands of metrics, each with a name of a megabyte.
-        key = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
-        return await self.answers.get(key, lambda: self._access_reviews.subject_access_review(spec))
+        text = json.dumps(spec, sort_keys=True).encode()
+        # Somebody may think of thousands of metrics, each with a name of a megabyte.
+        if len(text) > LARGEST_SPEC:
+            return await self._access_reviews.subject_access_review(spec)
+        key = hashlib.sha256(text).hexdigest()
+        return await self.answers.get(key, partial(self._access_reviews.subject_access_review, spec))
 
 
 def access_review_spec(user: User, *, metric: str, namespace: str) -> dict[str, Any]:

@@ -6,8 +6,10 @@ selected: the sum of two load factors is no load factor, and that of two ages no
 How the load factor is rounded: an HPA with a Value target computes ceil(value / target * readyPods) in
 floating point, so a milli too much is a replica too many. The value is rounded up, as Kubernetes rounds
 what is finer than a milli, unless the milli below (or, where floating point would overshoot, the one below
-that) is the one that makes the HPA arrive at ceil(demand / (slots per worker * target)). With the pool's
-own target and no more ready pods than the target has millis (800 at 0.8) one of the three always does.
+that) is the one that makes the HPA arrive at ceil(demand / (slots per worker * target)). The target itself
+is left to the dead band: to the HPA it means the replicas that it has asked for, however many pods are
+ready. With the pool's own target and fewer ready pods than the target has millis (800 at 0.8) one of the
+three always does.
 """
 
 from __future__ import annotations
@@ -111,8 +113,8 @@ def _is_in_dead_band(load_factor: Fraction, algorithm: Algorithm) -> bool:
 def _rounded(load_factor: Fraction, *, ready_pods: int, target_milli: int) -> int:
     up = math.ceil(load_factor * 1000)
     wanted = math.ceil(load_factor * 1000 * ready_pods / target_milli)
-    candidates = (up, up - 1, up - 2)
-    return next((m for m in candidates if m >= 0 and math.ceil(m / target_milli * ready_pods) == wanted), up)
+    candidates = (m for m in (up, up - 1, up - 2) if m >= 0 and m != target_milli)
+    return next((m for m in candidates if math.ceil(m / target_milli * ready_pods) == wanted), up)
 
 
 def _target_milli(algorithm: Algorithm) -> int:

@@ -245,7 +245,9 @@ class Collector:
                 "service account may list and watch it, its ReplicaSets and its pods."
             )
         if now - state.as_of > self.max_age_s:
-            raise PodsUnknown(f"Nothing was heard of the pods of {title} for {now - state.as_of:.0f} s.")
+            # A moment, not a duration: the sentence stays the same, and is logged once.
+            since = time.strftime("%H:%M:%S", time.gmtime(state.as_of))
+            raise PodsUnknown(f"Nothing was heard of the pods of {title} since {since} (UTC).")
         return state
 
     def _hosts_of_others(self, pool: Pool) -> frozenset[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metrics_adapter.catalogue import METRICS
+from metrics_adapter.catalogue import METRICS, Metric
 from metrics_adapter.external_metrics import GROUP, GROUP_VERSION, KIND, VERSION
 
 JSON = "application/json"
@@ -124,10 +124,14 @@ def _schemas(references: str) -> dict[str, Any]:
     }
 
 
-def _operation(parameters: list[dict[str, Any]], success: dict[str, Any]) -> dict[str, Any]:
+def _operation(
+    metric: Metric | None, parameters: list[dict[str, Any]], success: dict[str, Any]
+) -> dict[str, Any]:
+    """Of one metric of ours, or of any."""
+    words = metric.name.split("_") if metric else ["metric"]
     return {
-        "description": "Read the values of an external metric.",
-        "operationId": "listExternalMetricsV1beta1NamespacedMetric",
+        "description": metric.description if metric else "Read the values of an external metric.",
+        "operationId": f"listExternalMetricsV1beta1Namespaced{''.join(map(str.capitalize, words))}",
         "tags": ["externalMetrics_v1beta1"],
         "parameters": parameters,
         "responses": {"200": {"description": "OK"} | success, "401": {"description": "Unauthorized"}},
@@ -136,37 +140,45 @@ def _operation(parameters: list[dict[str, Any]], success: dict[str, Any]) -> dic
     }
 
 
-_METRIC_PATH = f"{VERSION_PATH}/namespaces/{{namespace}}/{{metric}}"
 _INFO = {"title": "celery-hpa metrics_adapter", "version": VERSION}
 
 
+def _paths(parameter_type: Mapping[str, Any], success: dict[str, Any]) -> dict[str, Any]:
+    """One for each metric, for kubectl explain looks for its name there, and one for whatever a delegate has.
+
+    Where a parameter's type stands, and what a response looks like, differs between OpenAPI 2 and 3.
+    """
+    query = {"name": "labelSelector", "in": "query", "description": _SELECTOR, **parameter_type}
+    paths = {}
+    for metric in (*METRICS.values(), None):
+        path = f"{VERSION_PATH}/namespaces/{{namespace}}/{metric.name if metric else '{metric}'}"
+        parameters = [
+            {"name": name, "in": "path", "required": True, "description": text, **parameter_type}
+            for name, text in _PATH_PARAMETERS.items()
+            if f"{{{name}}}" in path
+        ]
+        paths[path] = {"get": _operation(metric, [*parameters, query], success)}
+    return paths
+
+
 def openapi_v2() -> dict[str, Any]:
-    parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "type": "string", "description": text}
-        for name, text in _PATH_PARAMETERS.items()
-    ]
-    parameters.append({"name": "labelSelector", "in": "query", "type": "string", "description": _SELECTOR})
-    operation = _operation(parameters, {"schema": {"$ref": f"#/definitions/{_LIST_SCHEMA}"}})
+    paths = _paths({"type": "string"}, {"schema": {"$ref": f"#/definitions/{_LIST_SCHEMA}"}})
+    for item in paths.values():
+        item["get"]["produces"] = [JSON]
     return {
         "swagger": "2.0",
         "info": _INFO,
-        "paths": {_METRIC_PATH: {"get": operation | {"produces": [JSON]}}},
+        "paths": paths,
         "definitions": _schemas("#/definitions/"),
     }
 
 
 def openapi_v3() -> dict[str, Any]:
-    string = {"type": "string"}
-    parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": string, "description": text}
-        for name, text in _PATH_PARAMETERS.items()
-    ]
-    parameters.append({"name": "labelSelector", "in": "query", "schema": string, "description": _SELECTOR})
     content = {JSON: {"schema": {"$ref": f"#/components/schemas/{_LIST_SCHEMA}"}}}
     return {
         "openapi": "3.0.0",
         "info": _INFO,
-        "paths": {_METRIC_PATH: {"get": _operation(parameters, {"content": content})}},
+        "paths": _paths({"schema": {"type": "string"}}, {"content": content}),
         "components": {"schemas": _schemas("#/components/schemas/")},
     }
 

@@ -129,9 +129,10 @@ class _AccessReviews(Collector):
     def collect(self) -> Iterator[Metric]:
         reviews = CounterMetricFamily(
             "metrics_adapter_access_reviews",
-            "Decisions on who may read a metric, by where they came from: memory or the API server.",
+            "Decisions on who may read a metric, by source: memory, api_server, or stale while that is away.",
             labels=("source",),
         )
         reviews.add_metric(("memory",), self._cache.hits)
         reviews.add_metric(("api_server",), self._cache.misses)
+        reviews.add_metric(("stale",), self._cache.stale)
         yield reviews

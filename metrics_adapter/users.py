@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 AUTHENTICATED = "system:authenticated"
+UNAUTHENTICATED = "system:unauthenticated"
 MASTERS = "system:masters"
 
 
@@ -20,12 +21,15 @@ class User:
 
     @property
     def is_anonymous(self) -> bool:
-        return self == ANONYMOUS
+        """Also where the front proxy says so: it passes on those that the API server itself let in."""
+        return self.name == ANONYMOUS.name or UNAUTHENTICATED in self.groups
 
 
-ANONYMOUS = User(name="system:anonymous", groups=("system:unauthenticated",))
+ANONYMOUS = User(name="system:anonymous", groups=(UNAUTHENTICATED,))
 
 
 def with_authenticated_group(user: User) -> User:
     """kube-apiserver's discovery and OpenAPI requests come without any group, and mean this one."""
-    return user if AUTHENTICATED in user.groups else replace(user, groups=(*user.groups, AUTHENTICATED))
+    if user.is_anonymous or AUTHENTICATED in user.groups:
+        return user
+    return replace(user, groups=(*user.groups, AUTHENTICATED))

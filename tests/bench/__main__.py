@@ -16,6 +16,8 @@ import pytest
 from deploy.sandbox.processes import ServiceFailed
 from tests.bench.database import measure_database
 from tests.bench.figures import Missed
+from tests.bench.hpa import measure_hpa
+from tests.bench.outage import measure_outage
 from tests.bench.resources import measure_resources
 from tests.bench.verdicts import measure_verdicts
 
@@ -35,6 +37,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "verdicts": measure_verdicts,
     "database": measure_database,
     "resources": measure_resources,
+    "hpa": measure_hpa,
+    "outage": measure_outage,
 }
 
 

@@ -24,9 +24,10 @@ from drain_hook.round_locks import RoundLocks
 from drain_hook.telemetry import Telemetry
 from metrics_adapter.app import API_SERVICE
 from metrics_adapter.app import SERVICE as ADAPTER
-from metrics_adapter.authentication import Authenticator, TrustSource
+from metrics_adapter.authentication import Authenticator
 from metrics_adapter.authorization import Authorizer
 from metrics_adapter.client_trust import ClientTrust
+from metrics_adapter.trust_source import TrustSource
 from metrics_adapter.users import User
 from shared.airflow_db import AirflowDatabase
 from shared.brokers import Brokers

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from metrics_adapter.freshness import PoolState
+from tests.fakes.celery import FakeCelery, fake_worker
 from tests.metrics_adapter.api_server import Adapter
-from tests.metrics_adapter.builders import load, pod, worker
+from tests.metrics_adapter.builders import load, pod, tasks, worker
 from tests.metrics_adapter.certificates import Authority
+from tests.metrics_adapter.lab import Lab
+from tests.shared.kubernetes_stages import sandbox_stage
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "kubernetes"
 
@@ -39,3 +42,14 @@ async def adapter(authority: Authority, tmp_path: Path) -> AsyncIterator[Adapter
     served.pools.known = [PoolState(pool=busy.pool, load=busy, age_s=2.0)]
     async with served.running():
         yield served
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    """Two workers with four slots, three tasks running, two waiting."""
+    celery = FakeCelery.of(
+        fake_worker("celery@worker-0", *tasks(3)), fake_worker("celery@worker-1"), lengths={"default": 2}
+    )
+    async with sandbox_stage(tmp_path) as stage:
+        await stage.add_workload(replicas=2)
+        yield Lab(stage=stage, directory=tmp_path, celery=celery)

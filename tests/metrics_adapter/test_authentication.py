@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from multidict import CIMultiDict
 
-from metrics_adapter.authentication import Authenticator, TrustSource
+from metrics_adapter.authentication import Authenticator
 from metrics_adapter.statuses import ApiError
 from metrics_adapter.users import ANONYMOUS, User
 from shared.certificates import KeyPair
-from shared.errors import Forbidden, KubernetesUnavailable
+from shared.errors import KubernetesUnavailable
 from shared.kube_documents import TokenUser
 from tests.fakes.kubernetes import FakeCluster
 from tests.metrics_adapter.certificates import Authority, expired, for_servers, presented
 
 REMOTE = CIMultiDict([("X-Remote-User", "bob"), ("X-Remote-Group", "dev")])
 NO_HEADERS: CIMultiDict[str] = CIMultiDict()
-WHERE = ("kube-system", "extension-apiserver-authentication")
 
 
 def authenticator(authority: Authority, cluster: FakeCluster | None = None, **changes: str) -> Authenticator:
@@ -49,6 +47,44 @@ async def test_callers_without_groups_are_authenticated_all_the_same(authority: 
     headers = CIMultiDict([("X-Remote-User", "system:kube-aggregator")])
     user = await who(authority, authority.front_proxy(), headers)
     assert user.groups == ("system:authenticated",)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("X-Remote-User", "system:anonymous"), ("X-Remote-Group", "system:unauthenticated")],
+        [("X-Remote-User", "system:anonymous")],
+        [("X-Remote-User", "bob"), ("X-Remote-Group", "system:unauthenticated")],
+    ],
+)
+async def test_whom_the_api_server_does_not_know_we_do_not_know_either(
+    authority: Authority, headers: list[tuple[str, str]]
+) -> None:
+    """It passes on whom it lets in without a name; what every user may do is not for them."""
+    user = await who(authority, authority.front_proxy(), CIMultiDict(headers))
+    assert user.is_anonymous
+    assert "system:authenticated" not in user.groups
+
+
+async def test_two_hundred_groups_uid_and_extras_come_through(authority: Authority) -> None:
+    groups = tuple(f"group-{number}" for number in range(200))
+    headers = CIMultiDict(
+        [
+            ("X-Remote-User", "bob"),
+            ("X-Remote-Uid", "u-1"),
+            ("X-Remote-Extra-Example.com%2fScope", "a"),
+            *(("X-Remote-Group", group) for group in groups),
+        ]
+    )
+    user = await who(
+        authority, authority.front_proxy(), headers, requestheader_uid_headers='["X-Remote-Uid"]'
+    )
+    assert user == User(
+        name="bob",
+        uid="u-1",
+        groups=(*groups, "system:authenticated"),
+        extra=(("example.com/scope", ("a",)),),
+    )
 
 
 async def test_a_client_of_the_cluster_cannot_act_as_the_front_proxy(authority: Authority) -> None:
@@ -139,50 +175,3 @@ async def test_a_certificate_is_checked_at_each_request(authority: Authority) ->
     door = Authenticator(trust=lambda: trust, token_reviews=FakeCluster(), wall_clock=lambda: later)
     with pytest.raises(ApiError):
         await door.authenticate(NO_HEADERS, presented(authority.client()))
-
-
-async def test_the_config_map_is_read_again(authority: Authority) -> None:
-    """A new front-proxy CA is believed without a restart, and the old one no longer."""
-    cluster = FakeCluster(config_maps={WHERE: authority.config_map()})
-    source = TrustSource(cluster)
-    await source.load()
-    renewed = Authority.make()
-    cluster.config_maps[WHERE] = renewed.config_map()
-    await source.load()
-    door = Authenticator(trust=lambda: source.current, token_reviews=cluster)
-    assert (await door.authenticate(REMOTE, presented(renewed.front_proxy()))).name == "bob"
-    with pytest.raises(ApiError):
-        await door.authenticate(REMOTE, presented(authority.front_proxy()))
-
-
-async def test_what_cannot_be_read_leaves_the_last_one_in_force(authority: Authority) -> None:
-    cluster = FakeCluster(config_maps={WHERE: authority.config_map()})
-    source = TrustSource(cluster)
-    await source.load()
-    cluster.broken["config_map"] = KubernetesUnavailable("gone")
-    await source.load()
-    assert source.is_loaded
-    assert source.current == authority.trust()
-    assert source.problem is not None
-    assert "gone" in source.problem
-    del cluster.broken["config_map"]
-    await source.load()
-    assert source.problem is None
-
-
-async def test_a_missing_permission_is_named_with_its_cure(caplog: pytest.LogCaptureFixture) -> None:
-    cluster = FakeCluster(broken={"config_map": Forbidden("configmaps is forbidden", status=403)})
-    source = TrustSource(cluster)
-    await source.load()
-    await source.load()
-    assert not source.is_loaded
-    assert "extension-apiserver-authentication-reader" in (source.problem or "")
-    assert len(caplog.records) == 1
-
-
-async def test_watching_ends_when_it_is_cancelled(authority: Authority) -> None:
-    watching = asyncio.create_task(TrustSource(FakeCluster()).watch())
-    await asyncio.sleep(0)
-    watching.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await watching

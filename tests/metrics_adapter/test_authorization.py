@@ -85,6 +85,33 @@ async def test_without_an_answer_there_is_no_permission() -> None:
         await Authorizer(cluster).may_read(HPA, metric="celery_demand", namespace="airflow")
 
 
+async def test_who_was_allowed_is_while_the_api_server_is_away_and_who_was_not_is_not() -> None:
+    """For five minutes: values that are too old are refused long before."""
+    clock = Clock()
+    cluster = FakeCluster(is_allowed=lambda spec: spec["user"] == HPA.name)
+    authorizer = Authorizer(cluster, clock=clock)
+    alice = User(name="alice")
+    assert await authorizer.may_read(HPA, metric="celery_demand", namespace="airflow")
+    assert not await authorizer.may_read(alice, metric="celery_demand", namespace="airflow")
+    cluster.broken["*"] = KubernetesUnavailable("gone", status=503)
+    clock.now = 309.0
+    assert await authorizer.may_read(HPA, metric="celery_demand", namespace="airflow")
+    for user, metric in ((alice, "celery_demand"), (HPA, "celery_workers")):
+        with pytest.raises(KubernetesUnavailable):
+            await authorizer.may_read(user, metric=metric, namespace="airflow")
+    clock.now = 311.0
+    with pytest.raises(KubernetesUnavailable):
+        await authorizer.may_read(HPA, metric="celery_demand", namespace="airflow")
+
+
+async def test_reviews_of_absurd_size_are_not_remembered() -> None:
+    cluster = FakeCluster()
+    authorizer = Authorizer(cluster)
+    for _ in range(2):
+        assert await authorizer.may_read(HPA, metric="m" * 10_000, namespace="airflow")
+    assert len(cluster.calls_of("subject_access_review")) == 2
+
+
 class Yes:
     """Allows everything, and keeps nothing of what it was asked."""
 

@@ -6,15 +6,17 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metrics_adapter.catalogue import METRICS, Sample, desired_workers, load_factor_milli, metric_named
 from tests.metrics_adapter.builders import NOW, busy_load, load, pod, pool, starting_pod, worker
 
 
-def hpa_value(usage_milli: int, *, target_milli: int, ready: int) -> int:
+def hpa_value(usage_milli: int, *, target_milli: int, ready: int, replicas: int) -> int:
     """What the HPA controller computes for a Value target without tolerance: float64, in this order."""
+    if usage_milli == target_milli and ready:
+        return replicas
     return math.ceil(usage_milli / target_milli * (ready or 1))
 
 
@@ -28,14 +30,16 @@ SLOTS = st.integers(1, 64)
 TARGET_MILLIS = st.integers(200, 1500)
 
 
-@given(demand=DEMANDS, ready=READY, slots=SLOTS, target_milli=TARGET_MILLIS)
+@given(demand=DEMANDS, ready=READY, slots=SLOTS, target_milli=TARGET_MILLIS, replicas=st.integers(1, 60))
+@example(demand=435, ready=68, slots=8, target_milli=800, replicas=54)
 def test_an_hpa_on_the_load_factor_arrives_at_the_wanted_workers_in_one_step(
-    demand: int, ready: int, slots: int, target_milli: int
+    demand: int, ready: int, slots: int, target_milli: int, replicas: int
 ) -> None:
-    """No stray milli: it would be a replica too many."""
+    """No stray milli: it would be a replica too many. Nor the target itself: the HPA would stay."""
     target = Fraction(target_milli, 1000)
     busy = busy_load(demand, ready=ready, slots=slots, target=str(target_milli / 1000))
-    reached = hpa_value(load_factor_milli([busy]), target_milli=target_milli, ready=ready)
+    usage = load_factor_milli([busy])
+    reached = hpa_value(usage, target_milli=target_milli, ready=ready, replicas=replicas)
     assert reached == wanted(demand, slots=slots, target=target)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from openapi_spec_validator import OpenAPIV2SpecValidator, OpenAPIV30SpecValidator
+from openapi_spec_validator.validation.validators import SpecValidator
 
 from metrics_adapter.catalogue import METRICS
 from metrics_adapter.documents import OPENAPI_V3_PATH, VERSION_PATH, aggregated_discovery, documents
@@ -76,6 +78,16 @@ def references(document: Any) -> Iterator[str]:
             yield from references(value)
 
 
+@pytest.mark.parametrize(
+    ("path", "validator"),
+    [("/openapi/v2", OpenAPIV2SpecValidator), (OPENAPI_V3_PATH, OpenAPIV30SpecValidator)],
+)
+def test_openapi_is_valid(path: str, validator: type[SpecValidator]) -> None:
+    """By the official schemas of each version: kube-apiserver's log tells of any other, again and again."""
+    errors = [error.message for error in validator(DOCUMENTS[path]).iter_errors()]
+    assert errors == []
+
+
 @pytest.mark.parametrize("path", ["/openapi/v2", OPENAPI_V3_PATH])
 def test_openapi_is_whole(path: str) -> None:
     """Every reference leads somewhere, every path parameter is declared, every response described."""
@@ -90,6 +102,16 @@ def test_openapi_is_whole(path: str) -> None:
         assert template.count("{") == len(declared)
         assert all(response["description"] for response in item["get"]["responses"].values())
         assert item["get"]["operationId"]
+
+
+@pytest.mark.parametrize("path", ["/openapi/v2", OPENAPI_V3_PATH])
+def test_openapi_has_a_path_for_each_metric_with_what_it_means(path: str) -> None:
+    """kubectl explain finds a metric by its path; one more is for those of a delegate."""
+    operations = {where.rpartition("/")[2]: item["get"] for where, item in DOCUMENTS[path]["paths"].items()}
+    described = {name: operations[name]["description"] for name in METRICS}
+    assert described == {name: metric.description for name, metric in METRICS.items()}
+    assert operations.keys() - METRICS.keys() == {"{metric}"}
+    assert len({operation["operationId"] for operation in operations.values()}) == len(operations)
 
 
 def test_openapi_v3_is_where_its_index_says(recording: Callable[[str], Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 
 import pytest
 
@@ -11,6 +12,7 @@ from deploy.sandbox.client import ApiClient
 from deploy.sandbox.errors import ApiError
 from deploy.sandbox.resources import AUTOSCALERS
 from deploy.sandbox.services import apply
+from tests.deploy.autoscalers import template
 from tests.scenarios.crews import Cluster, eventually
 
 pytestmark = [pytest.mark.scenario, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
@@ -57,6 +59,33 @@ async def test_an_hpa_follows_the_tasks_up_and_down(cluster: Cluster) -> None:
             await crew.until(lambda pods: len(pods) == 1, "the HPA scales down")
             await crew.all_finished_once()
             await crew.at_work(1)
+        finally:
+            await cluster.kube.delete(AUTOSCALERS, manifests.NAMESPACE, "scaled")
+
+
+def shipped(name: str, *, pool: str) -> manifests.Document:
+    """An HPA of deploy/hpa for a pool with one slot each, with a window that a test can wait for."""
+    document = copy.deepcopy(template(name))
+    (metric,) = document["spec"]["metrics"]
+    metric["external"]["metric"]["selector"]["matchLabels"]["pool"] = pool
+    if name == "demand":
+        metric["external"]["target"]["averageValue"] = "800m"
+    document["spec"]["scaleTargetRef"]["name"] = pool
+    document["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] = 2
+    return document | {"metadata": {"name": pool, "namespace": manifests.NAMESPACE}}
+
+
+@pytest.mark.parametrize("name", ["demand", "desired-workers"])
+async def test_a_shipped_hpa_goes_to_the_wanted_workers_and_back(cluster: Cluster, name: str) -> None:
+    """Three slots wanted, filled to 0.8, are four workers; and no task is one."""
+    async with cluster.crew("scaled", 1) as crew:
+        await apply(cluster.kube, shipped(name, pool="scaled"))
+        try:
+            submitting = asyncio.create_task(crew.submit(8.0, 8.0, 8.0))
+            await crew.until(lambda pods: len(pods) == 4, "the HPA asks for four workers")
+            await submitting
+            await crew.until(lambda pods: len(pods) == 1, "the HPA is back at one")
+            await crew.all_finished_once()
         finally:
             await cluster.kube.delete(AUTOSCALERS, manifests.NAMESPACE, "scaled")
 

@@ -19,6 +19,7 @@ from tests.fakes.kubernetes import FakeCache, FakeCluster
 from tests.fakes.kubernetes_documents import pod_document, replica_set_document, workload_document
 from tests.sandbox.authority import Authority
 
+RBAC = "rbac.authorization.k8s.io"
 WORKER = WorkloadKey("Deployment", "default", "worker")
 
 
@@ -53,12 +54,16 @@ class Stage(Protocol):
     def token_of(self, username: str) -> str:
         """A bearer token that the API server knows."""
 
+    async def grant(self, username: str, *, verb: str, group: str, resource: str) -> None:
+        """Allow it to a user, in every namespace; nobody is allowed anything else."""
+
 
 class FakeStage:
     """Everything in memory."""
 
     def __init__(self) -> None:
-        self.kube = FakeCluster()
+        self.kube = FakeCluster(is_allowed=self._is_granted)
+        self._grants: set[tuple[str, str, str, str]] = set()
 
     @property
     def cache(self) -> FakeCache:
@@ -90,6 +95,13 @@ class FakeStage:
 
     def token_of(self, username: str) -> str:
         return self.kube.add_token(username)
+
+    async def grant(self, username: str, *, verb: str, group: str, resource: str) -> None:
+        self._grants.add((username, verb, group, resource))
+
+    def _is_granted(self, spec: Mapping[str, Any]) -> bool:
+        asked = spec["resourceAttributes"]
+        return (spec["user"], asked["verb"], asked["group"], asked["resource"]) in self._grants
 
 
 @dataclass(kw_only=True)
@@ -144,6 +156,17 @@ class SandboxStage:
 
     def token_of(self, username: str) -> str:
         return self.server.tokens.issue(User(name=username))
+
+    async def grant(self, username: str, *, verb: str, group: str, resource: str) -> None:
+        rule = {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
+        role = {"metadata": {"name": f"{username}-{resource}"}, "rules": [rule]}
+        binding = {
+            "metadata": role["metadata"],
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": f"{username}-{resource}"},
+            "subjects": [{"apiGroup": RBAC, "kind": "User", "name": username}],
+        }
+        await self.create(f"/apis/{RBAC}/v1/clusterroles", role)
+        await self.create(f"/apis/{RBAC}/v1/clusterrolebindings", binding)
 
     async def create(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
         metadata = {k: v for k, v in document["metadata"].items() if k not in ("uid", "resourceVersion")}

@@ -197,6 +197,8 @@ async def test_token_review_names_the_user_or_nobody(stage: Stage) -> None:
 async def test_subject_access_review_answers(stage: Stage) -> None:
     attributes = {"verb": "list", "group": "external.metrics.k8s.io", "resource": "m", "namespace": "default"}
     spec = {"user": "alice", "groups": ["system:authenticated"], "resourceAttributes": attributes}
+    assert await stage.kube.subject_access_review(spec) is False
+    await stage.grant("alice", verb="list", group="external.metrics.k8s.io", resource="m")
     assert await stage.kube.subject_access_review(spec) is True
 
 

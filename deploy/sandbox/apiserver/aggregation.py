@@ -1,7 +1,7 @@
 """The aggregator: keeps an eye on the servers behind APIServices, and folds their discovery into ours."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +9,7 @@ import aiohttp
 
 from deploy.sandbox.apiserver.availability import Availability, available_condition, check, is_available
 from deploy.sandbox.apiserver.backends import Backends
-from deploy.sandbox.apiserver.foreign_discovery import Discovered, discover
+from deploy.sandbox.apiserver.foreign_discovery import Discovered, discover, specified
 from deploy.sandbox.apiserver.store import Change, Key, ObjectStore
 from deploy.sandbox.objects import timestamp
 from deploy.sandbox.resources import API_SERVICES, Document
@@ -27,6 +27,7 @@ class _Backend:
 
     task: asyncio.Task[None] | None = None
     discovered: Discovered | None = None
+    openapi: Document | None = None
     discovered_at: float = float("-inf")
 
 
@@ -65,6 +66,18 @@ class Aggregator:
     def discovered(self) -> list[Document]:
         """The other servers' groups as APIGroupDiscovery documents; one that is away is stale and empty."""
         return [self._discovered(group, version) for group, version in self.group_versions()]
+
+    def openapi(self) -> Mapping[str, Document]:
+        """The other servers' OpenAPI v3 documents, by path; the last ones of those that are away."""
+        known = {
+            (group, version): self._known.get(f"{version}.{group}")
+            for group, version in self.group_versions()
+        }
+        return {
+            f"apis/{group}/{version}": backend.openapi
+            for (group, version), backend in known.items()
+            if backend and backend.openapi
+        }
 
     def _discovered(self, group: str, version: str) -> Document:
         service, backend = self.service(group, version), self._known.get(f"{version}.{group}")
@@ -117,6 +130,7 @@ class Aggregator:
             return
         try:
             backend.discovered = await discover(self._backends, service, backend.discovered)
+            backend.openapi = await specified(self._backends, service)
         except (aiohttp.ClientError, OSError, LookupError, ValueError, TypeError):
             return  # it is stale until it answers well
         backend.discovered_at = now

@@ -11,6 +11,8 @@ from deploy.sandbox.apiserver.backends import AGGREGATOR, Backends, identity
 from deploy.sandbox.apiserver.discovery import ACCEPT_AGGREGATED
 from deploy.sandbox.resources import Document
 
+SPECIFICATION_READER = User(name="system:aggregator")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovered:
@@ -34,6 +36,19 @@ async def discover(backends: Backends, service: Document, known: Discovered | No
         groups = {group["metadata"]["name"]: group for group in json.loads(answer.body)["items"]}
         return Discovered(group=groups.get(wanted), etag=answer.headers.get("ETag", ""))
     return await _discover_resources(backends, service)
+
+
+async def specified(backends: Backends, service: Document) -> Document | None:
+    """A backend's OpenAPI v3 document of its group version, None without one. Raises as `discover` does."""
+    headers = CIMultiDict({"Accept": "application/json"})
+    # These questions come without any group, as the real aggregator asks them.
+    headers.extend(identity(SPECIFICATION_READER))
+    index = await backends.request(service, "/openapi/v3", headers)
+    if index.status != 200:
+        return None
+    entry = json.loads(index.body)["paths"].get(group_version_path(service).strip("/"))
+    answer = entry and await backends.request(service, entry["serverRelativeURL"], headers)
+    return json.loads(answer.body) if answer and answer.status == 200 else None
 
 
 async def _discover_resources(backends: Backends, service: Document) -> Discovered:

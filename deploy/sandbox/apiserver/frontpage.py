@@ -1,5 +1,6 @@
 """Everything that is not about an object: health, version, discovery and OpenAPI."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -21,6 +22,10 @@ class OtherServers(Protocol):
 
     def discovered(self) -> list[Document]:
         """Their groups as APIGroupDiscovery documents."""
+        ...
+
+    def openapi(self) -> Mapping[str, Document]:
+        """Their OpenAPI v3 documents, by path as `apis/GROUP/VERSION`."""
         ...
 
 
@@ -55,7 +60,7 @@ def _document(path: str, others: OtherServers) -> Document | None:
         case ["apis", group, version]:
             return discovery.resource_list(group, version)
         case ["openapi", "v3"]:
-            return openapi.index()
+            return openapi.index(others.openapi())
         case ["openapi", "v3", *group_version]:
-            return openapi.document("/".join(group_version))
+            return openapi.document("/".join(group_version), others.openapi())
     return None

@@ -1,23 +1,23 @@
 """Just enough OpenAPI v3 for kubectl: which kinds take which query parameters when they are written."""
 
+from collections.abc import Mapping
+
 from deploy.sandbox.resources import GROUP_VERSIONS, RESOURCES, Document, Resource
 
 # kubectl leaves validation to the server when the patch of a kind takes fieldValidation.
 WRITE_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 
 
-def index() -> Document:
-    """`/openapi/v3`: where the document of each group version is."""
-    return {
-        "paths": {
-            path: {"serverRelativeURL": f"/openapi/v3/{path}"}
-            for path in (_path(group, version) for group, version in GROUP_VERSIONS)
-        }
-    }
+def index(others: Mapping[str, Document]) -> Document:
+    """`/openapi/v3`: where the document of each group version is, those of other servers included."""
+    ours = (_path(group, version) for group, version in GROUP_VERSIONS)
+    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in (*ours, *others)}}
 
 
-def document(path: str) -> Document | None:
-    """`/openapi/v3/<path>`, None for a group version that is not served here."""
+def document(path: str, others: Mapping[str, Document]) -> Document | None:
+    """`/openapi/v3/<path>`, None for a group version that nobody serves."""
+    if path in others:
+        return others[path]
     served = [resource for resource in RESOURCES if _path(resource.group, resource.version) == path]
     if not served:
         return None

@@ -196,7 +196,8 @@ class AutoscalerController:
         status.set_condition(_able(True, "SucceededRescale", message))
         self._events.record(autoscaler, "SuccessfulRescale", text)
         uid = autoscaler["metadata"]["uid"]
-        self._histories[uid] = self._histories[uid].after_rescale(current, size, time.monotonic())
+        behavior = limits_of(autoscaler["spec"]).behavior
+        self._histories[uid] = self._histories[uid].after_rescale(current, size, time.monotonic(), behavior)
         status.set_sizes(current=current, desired=size, metrics=wish.metrics, rescaled=True)
 
     async def _update_scale(self, target: Target, size: int) -> None:

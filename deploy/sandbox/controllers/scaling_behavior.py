@@ -65,11 +65,14 @@ class History:
             return self
         return replace(self, recommendations=(Moment(at_s=now_s, replicas=replicas),))
 
-    def after_rescale(self, old: int, new: int, now_s: float) -> "History":
+    def after_rescale(self, old: int, new: int, now_s: float, behavior: Behavior | None) -> "History":
+        """With a rescale that succeeded. Without behavior there are no policies to remember it for."""
+        if behavior is None:
+            return self
         moment = Moment(at_s=now_s, replicas=abs(new - old))
         if new > old:
-            return replace(self, added=(*_younger(self.added, now_s), moment))
-        return replace(self, removed=(*_younger(self.removed, now_s), moment))
+            return replace(self, added=_remembered(self.added, moment, behavior.up))
+        return replace(self, removed=_remembered(self.removed, moment, behavior.down))
 
     def recommended(self, replicas: int, now_s: float) -> "History":
         kept = _younger(self.recommendations, now_s)
@@ -180,6 +183,15 @@ def _rules(rules: dict[str, Any], default: Rules) -> Rules:
         select=rules.get("selectPolicy") or default.select,
         window_s=default.window_s if window_s is None else window_s,
     )
+
+
+def _remembered(moments: tuple[Moment, ...], moment: Moment, rules: Rules) -> tuple[Moment, ...]:
+    """In place of the last one that no policy of its own direction counts; those of the other one may."""
+    began_s = moment.at_s - max(policy.period_s for policy in rules.policies)
+    outdated = [index for index, past in enumerate(moments) if past.at_s < began_s]
+    if not outdated:
+        return (*moments, moment)
+    return (*moments[: outdated[-1]], moment, *moments[outdated[-1] + 1 :])
 
 
 def _younger(moments: Iterable[Moment], now_s: float) -> Iterable[Moment]:

@@ -73,6 +73,16 @@ async def test_a_backend_is_available_once_it_answers(
     assert {seen.peer for seen in backend.seen} == {"front-proxy-client"}
 
 
+async def test_openapi_is_asked_for_by_a_user_without_groups(
+    cluster: Cluster, client: Client, server: ApiServer, backend: Backend
+) -> None:
+    """As recorded; who refuses it fills a real API server's log."""
+    await register(cluster, client, server, backend.port, "True")
+    asked = backend.requests("/openapi/v3")[0]
+    assert asked["X-Remote-User"] == "system:aggregator"
+    assert "X-Remote-Group" not in asked
+
+
 async def test_without_aggregated_discovery_the_plain_one_is_asked_for(
     cluster: Cluster, client: Client, server: ApiServer, backend: Backend
 ) -> None:

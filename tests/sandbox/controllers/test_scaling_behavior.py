@@ -134,18 +134,34 @@ def test_a_policy_counts_what_was_already_changed_in_its_period() -> None:
     """Four pods a minute means four in all, and what was removed meanwhile may be added again."""
     policies = {"policies": [{"type": "Pods", "value": 4, "periodSeconds": 60}]}
     within = limits(behavior=behave(up=policies))
-    history = History().after_rescale(10, 13, 1000)
+    history = History().after_rescale(10, 13, 1000, within.behavior)
     assert ask(50, 13, within, history, now_s=1030).replicas == 14
     assert ask(50, 13, within, history, now_s=1061).replicas == 17
-    shrunk = history.after_rescale(13, 11, 1020)
+    shrunk = history.after_rescale(13, 11, 1020, within.behavior)
     assert ask(50, 11, within, shrunk, now_s=1030).replicas == 14
 
 
 def test_growth_that_used_up_its_period_stays_where_it_is() -> None:
     """A limit below the present size removes nothing."""
     policies = {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}
-    history = History().after_rescale(10, 14, 1000)
-    assert ask(50, 14, limits(behavior=behave(up=policies)), history, now_s=1010).replicas == 14
+    within = limits(behavior=behave(up=policies))
+    history = History().after_rescale(10, 14, 1000, within.behavior)
+    assert ask(50, 14, within, history, now_s=1010).replicas == 14
+
+
+def test_a_change_that_its_own_direction_counts_no_more_gives_its_place_to_the_next_one() -> None:
+    """Though the other direction would count it still: Kubernetes keeps one place for both."""
+    policies = {"policies": [{"type": "Pods", "value": 5, "periodSeconds": 60}]}
+    within = limits(behavior=behave(down=policies))
+    once = History().after_rescale(10, 14, 1000, within.behavior)
+    assert ask(1, 14, within, once.recommended(1, 0), now_s=1030).replicas == 5
+    twice = once.after_rescale(14, 16, 1020, within.behavior)
+    assert ask(1, 16, within, twice, now_s=1030).replicas == 9
+
+
+def test_without_behavior_no_change_is_remembered() -> None:
+    """No policy would count it, should there be one later."""
+    assert History().after_rescale(10, 14, 1000, None) == History()
 
 
 def test_outside_the_limits_no_metric_is_needed() -> None:

@@ -1,0 +1,173 @@
+"""How fast the adapter answers 100 requests a second while broker and Kubernetes API are down together.
+
+The adapter is a process of its own, asked by the front proxy over TLS, on connections that it keeps: values
+as the HPA controller asks for them, discovery and health as kube-apiserver and the kubelet do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+import yaml
+from aiohttp import web
+
+from deploy.sandbox import manifests
+from deploy.sandbox.cluster import broker
+from deploy.sandbox.control_plane import FRONT_PROXY, ControlPlane, control_plane
+from deploy.sandbox.processes import running
+from deploy.sandbox.services import Service, apply, grant_what_we_ship
+from shared.certificates import KeyPair, make_ca
+from tests.bench.figures import row
+from tests.metrics_adapter.aggregator import Aggregator, Answer, Question
+from tests.metrics_adapter.api_server import GROUP, HPA
+
+POOL, WORKERS = "bench", 3
+MAX_AGE_S = 15
+PATIENCE_S = 60.0
+VALUES = Question(f"{GROUP}/namespaces/{manifests.NAMESPACE}/celery_demand", HPA)
+OTHERS = (
+    Question(GROUP, [("X-Remote-User", "system:kube-aggregator"), ("X-Remote-Group", "system:masters")]),
+    Question("/openapi/v2", [("X-Remote-User", "system:aggregator")]),
+    Question("/readyz"),
+)
+MIX = (*(VALUES,) * 7, *OTHERS)
+CodeOf = Callable[[int], bool]
+Measured = tuple[list[Answer], list[Answer], list[float]]
+"""Answers before and during the outage, and by how much the questions were late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """All that the adapter needs, until it is taken away."""
+
+    plane: ControlPlane
+    everything: AsyncExitStack
+    """Broker, workers and control plane."""
+    broker: AsyncExitStack
+
+
+async def measure_outage(directory: Path, *, repeats: int) -> None:
+    """With an API server that hangs, and one that is gone; `repeats` seconds before, and after `maxAge`."""
+    lines = [row("", ["n", "median", "p99", "longest"])]
+    for how in ("hangs", "is gone"):
+        print(f"Measuring with a Kubernetes API that {how}, and no broker.", flush=True)
+        place = directory / how.replace(" ", "-")
+        place.mkdir()
+        before, during, late = await _measure(place, how, seconds=float(repeats))
+        lines += [f"The Kubernetes API {how}:", *table(before, during)]
+        lines.append(row("  asked late, for want of a processor", cells(late)))
+    print("\nAnswers of the adapter at 100 requests a second, in milliseconds:\n")
+    print("\n".join(lines))
+
+
+def table(before: Sequence[Answer], during: Sequence[Answer]) -> list[str]:
+    """A line for each kind of answer that there was."""
+    kinds: tuple[tuple[str, Sequence[Answer], bool, CodeOf], ...] = (
+        ("values, everything up", before, True, lambda code: code == 200),
+        ("discovery and health, everything up", before, False, lambda code: code == 200),
+        ("values before maxAge, in the outage", during, True, lambda code: code == 200),
+        ("values after maxAge: 503", during, True, lambda code: code == 503),
+        ("discovery and health, in the outage", during, False, lambda code: code == 200),
+        ("anything else", [*before, *during], True, lambda code: code not in (200, 503)),
+        ("anything else of discovery and health", [*before, *during], False, lambda code: code != 200),
+    )
+    rows = []
+    for what, answers, is_value, fits in kinds:
+        some = [a for a in answers if (a.path == VALUES.path) is is_value and fits(a.code)]
+        if some:
+            rows.append(row(f"  {what}", cells([answer.seconds for answer in some])))
+    return rows
+
+
+def cells(seconds: Sequence[float]) -> list[str]:
+    """How many, the middle one, the one that one in a hundred exceeds, and the longest, in milliseconds."""
+    p99 = quantiles(seconds, n=100, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+    return [str(len(seconds)), *(f"{each * 1000:.1f}" for each in (median(seconds), p99, max(seconds)))]
+
+
+async def _measure(directory: Path, how: str, *, seconds: float) -> Measured:
+    ca, service = make_ca("bench"), Service("metrics_adapter", manifests.ADAPTER_SERVICE)
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(_world(directory))
+        command = service.command(
+            directory,
+            directory / "config.yaml",
+            world.plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.ADAPTER_SERVICE),
+            ca,
+        )
+        log = directory / "metrics_adapter.log"
+        await stack.enter_async_context(running(command, log=log, ready="metrics_adapter serves"))
+        pki = directory / "pki" / FRONT_PROXY
+        aggregator = await stack.enter_async_context(
+            Aggregator(
+                url=f"https://127.0.0.1:{service.port}",
+                directory=directory,
+                cas=ca.certificate_pem,
+                certificate=KeyPair(
+                    certificate_pem=pki.with_suffix(".crt").read_bytes(),
+                    key_pem=pki.with_suffix(".key").read_bytes(),
+                ),
+            )
+        )
+        await _until(aggregator, 200)
+        async with aggregator.asking(MIX, keeps_connections=True):
+            await asyncio.sleep(seconds)
+        before, aggregator.answers = aggregator.answers, []
+        await _take_away(world, how)
+        async with aggregator.asking(MIX, keeps_connections=True):
+            await _until(aggregator, 503)
+            await asyncio.sleep(seconds)
+        return before, aggregator.answers, aggregator.late
+
+
+async def _take_away(world: World, how: str) -> None:
+    if how == "hangs":
+        world.plane.server.trouble = _silence
+        await world.broker.aclose()
+    else:
+        await world.everything.aclose()
+
+
+async def _silence(_request: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+
+
+async def _until(aggregator: Aggregator, code: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            if (await aggregator.ask(VALUES)).code == code:
+                return
+            await asyncio.sleep(0.2)
+
+
+@asynccontextmanager
+async def _world(directory: Path) -> AsyncIterator[World]:
+    """A control plane with three pods, and a broker where somebody answers for their workers."""
+    async with AsyncExitStack() as everything:
+        plane = await everything.enter_async_context(control_plane(directory))
+        message_broker = await everything.enter_async_context(AsyncExitStack())
+        url = await message_broker.enter_async_context(broker(directory))
+        crowd = [sys.executable, "-m", "tests.bench.crowd", url, POOL]
+        await message_broker.enter_async_context(
+            running(crowd, log=directory / "crowd.log", ready="The crowd listens.")
+        )
+        pool = manifests.pool(name=POOL, workload=POOL, broker_url=url, slots=2, queues=(POOL,))
+        configuration = manifests.configuration(pool) | {"refresh": "1s", "maxAge": f"{MAX_AGE_S}s"}
+        (directory / "config.yaml").write_text(yaml.safe_dump(configuration))
+        await grant_what_we_ship(plane.kube, configuration)
+        for document in _workload():
+            await apply(plane.kube, document)
+        yield World(plane=plane, everything=everything, broker=message_broker)
+
+
+def _workload() -> Iterable[manifests.Document]:
+    yield manifests.worker_deployment(
+        name=POOL, replicas=WORKERS, command=["sleep", "infinity"], environment={}, grace_seconds=0
+    )
