@@ -81,7 +81,7 @@ def _check_hook(picture: Picture, pool: PoolPicture) -> Iterator[Finding]:
     if not _asks_in(document, pool.pool.namespace):
         yield check.problem(
             f"The webhook's namespaceSelector leaves out {pool.pool.namespace}, so the hook is not asked.",
-            "Take the namespace out of its NotIn, or move the workers.",
+            "Name it there, or move the workers; deploy/example shows how.",
         )
         return
     if not _asks_about(document, kind):

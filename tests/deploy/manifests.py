@@ -47,6 +47,14 @@ def container(deployment: str) -> Document:
     return only
 
 
+def asked_in(webhook: Document) -> set[str]:
+    """The namespaces in which a webhook is asked."""
+    assert webhook["namespaceSelector"].keys() == {"matchExpressions"}
+    (expression,) = webhook["namespaceSelector"]["matchExpressions"]
+    assert (expression["key"], expression["operator"]) == ("kubernetes.io/metadata.name", "In")
+    return set(expression["values"])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """A rule that an account has, and where: in one namespace, or in all of them ("*")."""

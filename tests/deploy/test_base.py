@@ -23,6 +23,7 @@ from tests.deploy.manifests import (
     BASE,
     ROOT,
     Document,
+    asked_in,
     container,
     grants,
     identity,
@@ -254,11 +255,10 @@ async def test_the_certificate_is_made_for_the_name_that_is_called(name: str, se
     assert any(g.namespace == where and g.allows("get", "", "secrets", secret) for g in grants(name))
 
 
-def test_the_hook_is_not_asked_about_itself() -> None:
-    """Else nobody could scale it down while it does not answer."""
-    (expression,) = webhook()["namespaceSelector"]["matchExpressions"]
-    assert (expression["key"], expression["operator"]) == ("kubernetes.io/metadata.name", "NotIn")
-    assert {"kube-system", "celery-hpa"} <= set(expression["values"])
+def test_the_hook_is_asked_where_pools_are_and_nowhere_else() -> None:
+    """While it does not answer only they wait: not the cluster's other Deployments, nor the hook itself."""
+    assert asked_in(webhook()) == {pool.namespace for pool in POOLS}
+    assert "celery-hpa" not in asked_in(webhook())
 
 
 def test_scale_downs_wait_for_the_hook_and_nothing_else_does() -> None:
