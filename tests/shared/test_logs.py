@@ -3,22 +3,10 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
-
-import pytest
 
 from shared.logs import LogFormat, configure_logging
 
 log = logging.getLogger("test.logs")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    before = (root.level, list(root.handlers))
-    yield
-    root.setLevel(before[0])
-    root.handlers[:] = before[1]
 
 
 def lines(log_format: LogFormat, *, level: str = "info") -> io.StringIO:
