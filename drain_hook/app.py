@@ -23,6 +23,7 @@ from drain_hook.events import Events
 from drain_hook.failure_policy import FailurePolicy
 from drain_hook.metadata_watch import MetadataWatch
 from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
+from drain_hook.registration import OwnWebhooks
 from drain_hook.round_locks import RoundLocks
 from drain_hook.rounds import Surroundings
 from drain_hook.telemetry import Telemetry
@@ -38,7 +39,7 @@ from shared.databases import Databases, MetadataDatabase
 from shared.kube_client import KubeClient
 from shared.leases import Lease
 from shared.pools import Configuration, Pool
-from shared.self_managed import Registration, own_namespace, with_certificate
+from shared.self_managed import Registration, own_namespace, pod_namespace, with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
 from shared.workload_cache import WorkloadCache
@@ -80,7 +81,9 @@ async def run_hook(
     clients = _clients(settings)
     async with KubeClient.connect(settings.kubeconfig) as kube, WorkloadCache(kube) as cache:
         registration = Registration(
-            read=partial(kube.webhook_ca, WEBHOOK_CONFIGURATION),
+            read=OwnWebhooks(
+                kube, name=WEBHOOK_CONFIGURATION, service=SERVICE, namespace=pod_namespace()
+            ).registered_ca,
             replace=partial(kube.replace_webhook_ca, WEBHOOK_CONFIGURATION),
         )
         async with with_certificate(
