@@ -88,7 +88,7 @@ async def run_hook(
         )
         async with with_certificate(
             settings, secrets=kube, service=SERVICE, registration=registration
-        ) as settings:
+        ) as certified:
             brokers = Brokers(file.broker_url, connect=connect)
             databases = Databases(file.database_url, connect=connect_database)
             hook = Hook(
@@ -105,10 +105,10 @@ async def run_hook(
                     app.middlewares.append(only_for(clients))
                 await serve(
                     app,
-                    settings=settings,
+                    settings=certified.settings,
                     name=NAME,
                     registry=registry,
-                    health=hook.health,
+                    health=lambda: hook.health(certified.problem()),
                     client_ca=clients.ca_bundle if clients else None,
                     stop=stop,
                 )
@@ -217,10 +217,13 @@ class Hook:
                     task.cancel()
         await self._keep_only(())
 
-    def health(self) -> Health:
-        """Ready as soon as it serves: whoever is not asked cannot refuse with a sentence that says why."""
+    def health(self, *others: str | None) -> Health:
+        """Ready as soon as it serves: whoever is not asked cannot refuse with a sentence that says why.
+
+        `others` are problems of others, to be said as well.
+        """
         lists = None if self._cache.is_synced else "Not all workloads and their pods could be listed yet."
-        details = (self._file.problem, lists, self._costs.problem, *self._metadata.problems)
+        details = (self._file.problem, lists, self._costs.problem, *self._metadata.problems, *others)
         return Health(details=tuple(filter(None, details)))
 
     def _follow(self) -> None:
