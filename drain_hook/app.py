@@ -24,6 +24,7 @@ from drain_hook.failure_policy import FailurePolicy
 from drain_hook.label_learning import LabelLearning
 from drain_hook.metadata_watch import MetadataWatch
 from drain_hook.reconciler import LEADER_LEASE_S, Reconciler
+from drain_hook.registration import OwnWebhooks
 from drain_hook.round_locks import RoundLocks
 from drain_hook.rounds import Surroundings
 from drain_hook.telemetry import Telemetry
@@ -39,7 +40,7 @@ from shared.databases import Databases, MetadataDatabase
 from shared.kube_client import KubeClient
 from shared.leases import Lease
 from shared.pools import Configuration, Pool
-from shared.self_managed import Registration, own_namespace, with_certificate
+from shared.self_managed import Registration, own_namespace, pod_namespace, with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
 from shared.workload_cache import WorkloadCache
@@ -81,12 +82,14 @@ async def run_hook(
     clients = _clients(settings)
     async with KubeClient.connect(settings.kubeconfig) as kube, WorkloadCache(kube) as cache:
         registration = Registration(
-            read=partial(kube.webhook_ca, WEBHOOK_CONFIGURATION),
+            read=OwnWebhooks(
+                kube, name=WEBHOOK_CONFIGURATION, service=SERVICE, namespace=pod_namespace()
+            ).registered_ca,
             replace=partial(kube.replace_webhook_ca, WEBHOOK_CONFIGURATION),
         )
         async with with_certificate(
             settings, secrets=kube, service=SERVICE, registration=registration
-        ) as settings:
+        ) as certified:
             brokers = Brokers(file.broker_url, connect=connect)
             databases = Databases(file.database_url, connect=connect_database)
             hook = Hook(
@@ -103,10 +106,10 @@ async def run_hook(
                     app.middlewares.append(only_for(clients))
                 await serve(
                     app,
-                    settings=settings,
+                    settings=certified.settings,
                     name=NAME,
                     registry=registry,
-                    health=hook.health,
+                    health=lambda: hook.health(certified.problem()),
                     client_ca=clients.ca_bundle if clients else None,
                     stop=stop,
                 )
@@ -217,10 +220,13 @@ class Hook:
                     task.cancel()
         await self._keep_only(())
 
-    def health(self) -> Health:
-        """Ready as soon as it serves: whoever is not asked cannot refuse with a sentence that says why."""
+    def health(self, *others: str | None) -> Health:
+        """Ready as soon as it serves: whoever is not asked cannot refuse with a sentence that says why.
+
+        `others` are problems of others, to be said as well.
+        """
         lists = None if self._cache.is_synced else "Not all workloads and their pods could be listed yet."
-        details = (self._file.problem, lists, self._costs.problem, *self._metadata.problems)
+        details = (self._file.problem, lists, self._costs.problem, *self._metadata.problems, *others)
         return Health(details=tuple(filter(None, details)))
 
     def _follow(self) -> None:

@@ -18,6 +18,8 @@ LARGEST_REVIEW = 3 * 2**20
 """Bytes. An object of Kubernetes has at most 1.5 MiB, and an update brings two of them."""
 DEFAULT_TIMEOUT_S = 10.0
 """The API server's own default, for whoever sends no timeout."""
+LONGEST_TIMEOUT_S = 30.0
+"""Kubernetes allows no webhook a longer one, so whoever claims it is not the API server."""
 SHARE_OF_TIMEOUT = 0.9
 """The rest is for the way back."""
 
@@ -53,9 +55,9 @@ async def validate(request: web.Request) -> web.Response:
 
 
 def timeout_of(request: web.Request) -> float:
-    """Seconds the API server waits for us, as it says in `?timeout=10s`."""
+    """Seconds the API server waits for us, as it says in `?timeout=10s`; never above LONGEST_TIMEOUT_S."""
     match = _TIMEOUT.fullmatch(request.query.get("timeout", ""))
-    return float(match[1]) if match else DEFAULT_TIMEOUT_S
+    return min(float(match[1]), LONGEST_TIMEOUT_S) if match else DEFAULT_TIMEOUT_S
 
 
 def webhook_of(request: web.Request) -> str:

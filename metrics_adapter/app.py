@@ -25,7 +25,7 @@ from shared.celery_control import CeleryControl
 from shared.databases import Databases, MetadataDatabase
 from shared.kube_client import KubeClient
 from shared.pools import Pool
-from shared.self_managed import Registration, pod_namespace, with_certificate
+from shared.self_managed import Certified, Registration, pod_namespace, with_certificate
 from shared.serving import Health, serve
 from shared.settings import ConfigurationFile, Settings
 from shared.workload_cache import WorkloadCache
@@ -70,9 +70,9 @@ async def run_adapter(
         )
         async with with_certificate(
             settings, secrets=kube, service=SERVICE, registration=registration
-        ) as settings:
+        ) as certified:
             await _serve(
-                settings,
+                certified,
                 registry=registry,
                 file=file,
                 kube=kube,
@@ -85,7 +85,7 @@ async def run_adapter(
 
 
 async def _serve(
-    settings: Settings,
+    certified: Certified,
     *,
     registry: CollectorRegistry,
     file: ConfigurationFile,
@@ -123,10 +123,16 @@ async def _serve(
         ]
         await serve(
             api,
-            settings=settings,
+            settings=certified.settings,
             name=NAME,
             registry=registry,
-            health=partial(_health, file, trust, collector, lambda: (ownership.problem, delegation.problem)),
+            health=partial(
+                _health,
+                file,
+                trust,
+                collector,
+                lambda: (certified.problem(), ownership.problem, delegation.problem),
+            ),
             client_ca=lambda: trust.current.ca_bundle,
             stop=stop,
         )

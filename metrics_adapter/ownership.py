@@ -77,9 +77,7 @@ class Ownership:
         return f"Who answers for {self._api_service} cannot be seen"
 
     def _is_ours(self, owner: ServiceName | None) -> bool:
-        if owner is None or owner.name != self._service:
-            return False
-        return self._namespace in (None, owner.namespace)
+        return owner is not None and owner.is_named(self._service, namespace=self._namespace)
 
     def _foreign(self, owner: ServiceName | None) -> str:
         ours = f"{self._namespace}/{self._service}" if self._namespace else self._service

@@ -22,9 +22,9 @@ from shared.kube_documents import (
     TokenUser,
     WatchEvent,
     WebhookTerms,
+    api_service_ca_from,
     api_services_path,
     base64_text,
-    ca_bundles_from,
     encoded,
     event_document,
     event_repetition,
@@ -42,6 +42,7 @@ from shared.kube_documents import (
     service_name_from,
     token_user_from,
     version_from,
+    webhook_cas_from,
     webhook_terms_from,
     webhooks_path,
     workloads_path,
@@ -257,8 +258,7 @@ class KubeClient:
 
     async def api_service_ca(self, name: str) -> CaBundles:
         """Which CA the aggregator trusts for an APIService."""
-        document = await self._json("GET", api_services_path(name))
-        return ca_bundles_from(document, document["spec"])
+        return api_service_ca_from(await self._json("GET", api_services_path(name)))
 
     async def replace_api_service_ca(self, name: str, ca_bundle: bytes, found: CaBundles) -> None:
         """Have the aggregator trust these CAs (PEM); raises Conflict when somebody wrote since `found`."""
@@ -275,12 +275,10 @@ class KubeClient:
 
     async def webhook_ca(self, name: str) -> CaBundles:
         """Which CA the API server trusts for each webhook of a ValidatingWebhookConfiguration."""
-        document = await self._json("GET", webhooks_path(name))
-        webhooks = document.get("webhooks") or ()
-        return ca_bundles_from(document, *(webhook["clientConfig"] for webhook in webhooks))
+        return webhook_cas_from(await self._json("GET", webhooks_path(name)))
 
     async def replace_webhook_ca(self, name: str, ca_bundle: bytes, found: CaBundles) -> None:
-        """Have the API server trust these CAs (PEM) for every webhook of a configuration.
+        """Have the API server trust these CAs (PEM) for every webhook of a configuration that is in `found`.
 
         Raises Conflict when somebody wrote since `found`.
         """
@@ -289,10 +287,10 @@ class KubeClient:
         operations = [
             {
                 "op": "add",
-                "path": f"/webhooks/{index}/clientConfig/caBundle",
+                "path": f"/webhooks/{client.index}/clientConfig/caBundle",
                 "value": base64_text(ca_bundle),
             }
-            for index, bundle in enumerate(found.bundles)
+            for bundle, client in zip(found.bundles, found.clients, strict=True)
             if bundle != ca_bundle
         ]
         try:

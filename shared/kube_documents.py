@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -40,15 +40,6 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaBundles:
-    """Which CAs the API server trusts when it calls us."""
-
-    bundles: tuple[bytes, ...]
-    """As PEM: one for each webhook of a configuration, or that of an APIService; empty where none is set."""
-    resource_version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceName:
     """Which Service."""
 
@@ -57,6 +48,40 @@ class ServiceName:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    def is_named(self, name: str, *, namespace: str | None) -> bool:
+        """Whether it is this one, of whichever namespace if that is None."""
+        return self.name == name and namespace in (None, self.namespace)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookClient:
+    """Whom a webhook calls."""
+
+    index: int
+    """Of the webhook in its configuration, as long as nobody writes there."""
+    name: str
+    service: ServiceName | None
+    """None where it calls `url`."""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaBundles:
+    """Which CAs the API server trusts when it calls us."""
+
+    bundles: tuple[bytes, ...]
+    """As PEM: one for each webhook of a configuration, or that of an APIService; empty where none is set."""
+    resource_version: str
+    clients: tuple[WebhookClient, ...] = ()
+    """Of a configuration: one for each of `bundles`."""
+
+    def only(self, clients: Collection[WebhookClient]) -> CaBundles:
+        """Those of these webhooks."""
+        kept = [pair for pair in zip(self.bundles, self.clients, strict=True) if pair[1] in clients]
+        return replace(
+            self, bundles=tuple(bundle for bundle, _ in kept), clients=tuple(client for _, client in kept)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,12 +258,33 @@ def secret_from(document: Document) -> Secret:
     )
 
 
-def ca_bundles_from(document: Document, *holders: Document) -> CaBundles:
-    """Of a document, and those of its parts that hold a `caBundle`."""
+def api_service_ca_from(document: Document) -> CaBundles:
+    """Of an APIService."""
     return CaBundles(
-        bundles=tuple(base64.b64decode(holder.get("caBundle") or "") for holder in holders),
-        resource_version=document["metadata"]["resourceVersion"],
+        bundles=(_ca_bundle(document["spec"]),), resource_version=document["metadata"]["resourceVersion"]
     )
+
+
+def webhook_cas_from(document: Document) -> CaBundles:
+    """Of a ValidatingWebhookConfiguration."""
+    webhooks = document.get("webhooks") or ()
+    return CaBundles(
+        bundles=tuple(_ca_bundle(webhook["clientConfig"]) for webhook in webhooks),
+        resource_version=document["metadata"]["resourceVersion"],
+        clients=tuple(
+            WebhookClient(
+                index=index,
+                name=webhook["name"],
+                service=service_name_from(webhook["clientConfig"]),
+                url=webhook["clientConfig"].get("url") or "",
+            )
+            for index, webhook in enumerate(webhooks)
+        ),
+    )
+
+
+def _ca_bundle(holder: Document) -> bytes:
+    return base64.b64decode(holder.get("caBundle") or "")
 
 
 def webhook_terms_from(webhook: Document) -> WebhookTerms:
@@ -261,7 +307,7 @@ def _leading_number(text: str) -> int:
 
 
 def service_name_from(spec: Document) -> ServiceName | None:
-    """The Service of an APIService's spec; None for a local one."""
+    """The Service of an APIService's spec, or of a webhook's clientConfig; None where there is none."""
     service = spec.get("service")
     return ServiceName(namespace=service["namespace"], name=service["name"]) if service else None
 

@@ -37,6 +37,16 @@ class Registration:
     """With these CAs (PEM); raises Conflict when somebody wrote since."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """A service that has a certificate to serve with."""
+
+    settings: Settings
+    """With its files."""
+    problem: Callable[[], str | None] = lambda: None
+    """What keeps it from being renewed now."""
+
+
 class Secrets(Protocol):
     """What is asked of the Kubernetes door."""
 
@@ -69,13 +79,14 @@ async def with_certificate(
     service: str,
     registration: Registration,
     namespace: str | None = None,
-) -> AsyncIterator[Settings]:
+    look_every_s: float = LOOK_EVERY_S,
+) -> AsyncIterator[Certified]:
     """The settings with the files to serve with: those given or, with --tls-self-managed, ours.
 
     `service` names the Service in front of us. Raises KubernetesError when the Secret cannot be had.
     """
     if not settings.tls_self_managed:
-        yield settings
+        yield Certified(settings=settings)
         return
     with tempfile.TemporaryDirectory(prefix="celery-hpa-") as directory:
         keeper = CertificateKeeper(
@@ -86,11 +97,10 @@ async def with_certificate(
             directory=Path(directory),
         )
         await keeper.refresh()
-        task = asyncio.create_task(keeper.run())
+        task = asyncio.create_task(keeper.run(every_s=look_every_s))
+        kept = replace(settings, tls_cert_file=keeper.certificate_file, tls_private_key_file=keeper.key_file)
         try:
-            yield replace(
-                settings, tls_cert_file=keeper.certificate_file, tls_private_key_file=keeper.key_file
-            )
+            yield Certified(settings=kept, problem=lambda: keeper.problem)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -120,15 +130,25 @@ class CertificateKeeper:
         self._seen_since: SeenSince = {}
         self.certificate_file = directory / "tls.crt"
         self.key_file = directory / "tls.key"
+        self.problem: str | None = None
 
-    async def run(self) -> None:
+    async def run(self, *, every_s: float) -> None:
         """Look again for ever."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(every_s)
             try:
                 await self.refresh()
+                self.problem = None
             except KubernetesError as error:
-                log.warning("The Secret of our certificate cannot be looked at; the old one stays: %s", error)
+                self.problem = (
+                    f"The Secret of our certificate cannot be looked at; the old one stays: {error}"
+                )
+                log.warning("%s", self.problem)
+            except Exception as error:
+                # Whatever it is: if this ended, nobody would renew the certificate, and nobody hear of it.
+                cause = type(error).__name__
+                self.problem = f"Our certificate could not be looked after ({cause}); the old one stays."
+                log.exception("%s", self.problem)
 
     async def refresh(self) -> None:
         """Read Secret and caBundle, renew what they hold if need be, and write the files."""

@@ -20,6 +20,7 @@ from drain_hook.app import SERVICE as HOOK
 from drain_hook.app import WEBHOOK_CONFIGURATION, Hook
 from drain_hook.events import RAISED_EVERY_S, Events
 from drain_hook.failure_policy import FailurePolicy
+from drain_hook.registration import OwnWebhooks
 from drain_hook.round_locks import RoundLocks
 from drain_hook.telemetry import Telemetry
 from metrics_adapter.app import API_SERVICE
@@ -155,7 +156,7 @@ class _Headers(dict[str, str]):
 
 async def keep_the_hooks_certificate(site: Site) -> None:
     registration = Registration(
-        read=partial(site.kube.webhook_ca, WEBHOOK_CONFIGURATION),
+        read=OwnWebhooks(site.kube, name=WEBHOOK_CONFIGURATION, service=HOOK, namespace=SYSTEM).registered_ca,
         replace=partial(site.kube.replace_webhook_ca, WEBHOOK_CONFIGURATION),
     )
     await _keep_a_certificate(site, HOOK, registration)

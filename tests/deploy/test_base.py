@@ -243,8 +243,9 @@ async def test_the_certificate_is_made_for_the_name_that_is_called(name: str, se
     )
     async with with_certificate(
         arguments(name), secrets=cluster, service=service, registration=registration, namespace=namespace
-    ) as settings:
-        certificate_file, key_file = settings.tls_cert_file, settings.tls_private_key_file
+    ) as certified:
+        certificate_file = certified.settings.tls_cert_file
+        key_file = certified.settings.tls_private_key_file
         assert certificate_file is not None
         assert key_file is not None
         pair = load_key_pair(certificate_file=certificate_file, key_file=key_file)

@@ -100,7 +100,14 @@ async def test_nobody_is_told_to_retry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "timeout_s"), [("?timeout=5s", 5), ("?timeout=30s", 30), ("", 10), ("?timeout=soon", 10)]
+    ("query", "timeout_s"),
+    [
+        ("?timeout=5s", 5),
+        ("?timeout=30s", 30),
+        ("?timeout=9999s", 30),
+        ("", 10),
+        ("?timeout=soon", 10),
+    ],
 )
 async def test_the_budget_is_a_share_of_what_the_api_server_waits(query: str, timeout_s: float) -> None:
     async with webhook() as (client, recorder):

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from shared.errors import Conflict, NotFound
-from shared.kube_documents import CaBundles, LeaseRecord, Secret, TokenUser, WebhookTerms
+from shared.kube_documents import CaBundles, LeaseRecord, Secret, TokenUser, WebhookClient, WebhookTerms
 from shared.pods import (
     OWN_THEIR_PODS,
     Pod,
@@ -373,12 +373,23 @@ class FakeCluster:
         await self._enter("replace_webhook_ca", name=name, ca_bundle=ca_bundle)
         if self.ca_bundles[name].resource_version != found.resource_version:
             raise Conflict("the server rejected our request", status=422)
-        self.register_cas(name, *(ca_bundle for _ in found.bundles))
+        stored, written = self.ca_bundles[name], {client.index for client in found.clients}
+        self.ca_bundles[name] = replace(
+            stored,
+            bundles=tuple(ca_bundle if i in written else kept for i, kept in enumerate(stored.bundles)),
+            resource_version=str(next(self._versions)),
+        )
 
     def register_cas(self, name: str, *bundles: bytes) -> None:
-        """Somebody writes a ValidatingWebhookConfiguration with these."""
-        version = str(next(self._versions))
-        self.ca_bundles[name] = CaBundles(bundles=bundles, resource_version=version)
+        """Somebody writes a ValidatingWebhookConfiguration with these, all of which lead to us."""
+        self.ca_bundles[name] = CaBundles(
+            bundles=bundles,
+            resource_version=str(next(self._versions)),
+            clients=tuple(
+                WebhookClient(index=index, name=f"{index}.{name}", service=None)
+                for index in range(len(bundles))
+            ),
+        )
 
     # Behind the curtain.
 

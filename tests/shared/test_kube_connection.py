@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -264,6 +265,27 @@ async def test_our_ca_is_registered_with_every_webhook(tmp_path: Path) -> None:
             assert (await stage.kube.webhook_ca("hook")).bundles == (ca, ca)
 
 
+async def test_only_webhooks_that_were_chosen_get_our_ca(tmp_path: Path) -> None:
+    """In a configuration where others stand, too, before ours and behind it."""
+    async with sandbox_stage(tmp_path) as stage:
+        path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+        document = webhook_configuration("first.example.com", "ours.example.com", "third.example.com")
+        document["webhooks"][1]["clientConfig"] = {"service": {"namespace": "system", "name": "hook"}}
+        await stage.create(path, document)
+        found = await stage.kube.webhook_ca("hook")
+        assert [(client.index, client.name) for client in found.clients] == [
+            (0, "first.example.com"),
+            (1, "ours.example.com"),
+            (2, "third.example.com"),
+        ]
+        assert [str(client.service or client.url) for client in found.clients][:2] == [
+            "https://127.0.0.1:1/validate",
+            "system/hook",
+        ]
+        await stage.kube.replace_webhook_ca("hook", b"our CA", found.only(found.clients[1:2]))
+        assert (await stage.kube.webhook_ca("hook")).bundles == (b"", b"our CA", b"")
+
+
 async def test_a_ca_of_webhooks_that_somebody_wrote_since_is_not_overwritten(tmp_path: Path) -> None:
     """It may be the CA of a newer certificate than ours."""
     async with sandbox_stage(tmp_path) as stage:
@@ -295,7 +317,7 @@ def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def webhook_configuration(*names: str) -> dict[str, object]:
+def webhook_configuration(*names: str) -> dict[str, Any]:
     rule = {
         "apiGroups": ["apps"],
         "apiVersions": ["v1"],

@@ -195,7 +195,8 @@ async def test_the_longest_namespace_fits(cluster: FakeCluster, tmp_path: Path) 
         service="hook",
         registration=registration(cluster),
         namespace=namespace,
-    ) as result:
+    ) as certified:
+        result = certified.settings
         assert result.tls_cert_file is not None
         assert result.tls_private_key_file is not None
         leaf = load_key_pair(certificate_file=result.tls_cert_file, key_file=result.tls_private_key_file)
@@ -218,8 +219,9 @@ async def test_files_that_were_given_are_left_as_they_are(cluster: FakeCluster) 
     given = settings(tls_cert_file=Path("c"), tls_private_key_file=Path("k"))
     async with with_certificate(
         given, secrets=cluster, service="hook", registration=registration(cluster)
-    ) as result:
-        assert result is given
+    ) as certified:
+        assert certified.settings is given
+        assert certified.problem() is None
     assert cluster.calls == []
 
 
@@ -227,10 +229,39 @@ async def test_self_managed_settings_name_files_while_the_service_runs(cluster: 
     wanted = settings(tls_self_managed=True)
     async with with_certificate(
         wanted, secrets=cluster, service="hook", registration=registration(cluster), namespace="system"
-    ) as result:
+    ) as certified:
+        result = certified.settings
         assert result.tls_cert_file is not None
         assert result.tls_cert_file.exists()
     assert not result.tls_cert_file.exists(), "no key stays behind"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Forbidden("may not", status=403), "cannot be looked at; the old one stays: may not"),
+        (OSError("No space left on device"), "could not be looked after (OSError); the old one stays"),
+    ],
+)
+async def test_whatever_goes_wrong_later_it_is_said_and_looked_again(
+    cluster: FakeCluster, caplog: pytest.LogCaptureFixture, error: Exception, said: str
+) -> None:
+    """In the log and, for as long as it lasts, as a problem of the service, which goes on serving."""
+    async with with_certificate(
+        settings(tls_self_managed=True),
+        secrets=cluster,
+        service="hook",
+        registration=registration(cluster),
+        look_every_s=0,
+    ) as certified:
+        cluster.broken["secret"] = error
+        while not certified.problem():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+        assert said in (certified.problem() or "")
+        assert said in caplog.text
+        del cluster.broken["secret"]
+        while certified.problem():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
 
 
 def test_the_namespace_is_the_pods() -> None:
