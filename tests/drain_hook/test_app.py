@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,21 @@ from shared.settings import Settings
 from tests.drain_hook.stages import eventually, running
 from tests.fakes.celery import FakeCelery, fake_worker
 from tests.shared.kubernetes_stages import SandboxStage, sandbox_stage
+from tests.shared.mounted_volume import MountedVolume
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/worker"
 PODS = "/api/v1/namespaces/default/pods"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
-def config(**drain: Any) -> str:
+def config(*, secret: Path | None = None, **drain: Any) -> str:
     pool = {
         "name": "default",
         "namespace": "default",
         "workload": {"name": "worker"},
         "queues": ["default"],
         "slotsPerWorker": 4,
-        "broker": {"url": "redis://:hunter2@broker/0"},
+        "broker": {"urlFrom": {"file": str(secret)}} if secret else {"url": "redis://:hunter2@broker/0"},
         "drain": {"holdSeconds": 0, **drain},
     }
     return yaml.safe_dump({"pools": [pool], "refresh": 0.1, "maxAge": 30})
@@ -48,6 +49,10 @@ class Lab:
     stage: SandboxStage
     directory: Path
     celery: FakeCelery
+    urls: list[str] = field(default_factory=list)
+    """Of the brokers that it has connected to."""
+    config_file: Path = Path()
+    """`config.yaml` of the directory, unless the test has put it elsewhere."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = field(default_factory=free_port)
     telemetry_port: int = field(default_factory=free_port)
@@ -55,7 +60,8 @@ class Lab:
     @asynccontextmanager
     async def hook(self) -> AsyncIterator[None]:
         """The registration is there first, without a caBundle: the hook brings its own."""
-        self.config_file.write_text(config())
+        if not self.config_file.exists():
+            self.config_file.write_text(config())
         await self._register()
         settings = Settings(
             config=self.config_file,
@@ -65,7 +71,7 @@ class Lab:
             telemetry_port=self.telemetry_port,
             tls_self_managed=True,
         )
-        hook = asyncio.create_task(run_hook(settings, connect=lambda url, **_: self.celery, stop=self.stop))
+        hook = asyncio.create_task(run_hook(settings, connect=self._connect, stop=self.stop))
         try:
             await eventually(lambda: self.telemetry("/readyz"), lambda text: text.startswith("ok"))
             yield
@@ -73,9 +79,13 @@ class Lab:
             self.stop.set()
             await hook
 
-    @property
-    def config_file(self) -> Path:
-        return self.directory / "config.yaml"
+    def __post_init__(self) -> None:
+        self.config_file = self.directory / "config.yaml"
+
+    def _connect(self, url: str, **_: object) -> FakeCelery:
+        self.urls.append(url)
+        # The same workers by another connection: the first one is closed when its URL changes.
+        return self.celery if len(self.urls) == 1 else replace(self.celery, is_closed=False, broken=False)
 
     async def _register(self) -> None:
         await self.stage.create(
@@ -186,6 +196,25 @@ async def test_a_pool_that_is_removed_gets_everything_back(lab: Lab) -> None:
         lab.config_file.write_text(config().replace("worker", "another"))
         await eventually(lab.marked, lambda marked: marked == set())
     assert all(worker.queues == {"default"} for worker in lab.celery.workers.values())
+
+
+async def test_mounted_configuration_and_secret_change_without_a_restart(lab: Lab) -> None:
+    """As the kubelet swaps them; a new password is a new connection, and a broken file changes nothing."""
+    secret = MountedVolume(lab.directory / "secret", url="redis://:old@broker/0")
+    file = lab.directory / "secret" / "url"
+    volume = MountedVolume(lab.directory / "config", config_yaml=config(secret=file))
+    lab.config_file = lab.directory / "config" / "config.yaml"
+    async with lab.hook():
+        assert "worker-0 runs" in (await lab.scale(0))["message"]
+        secret.change(url="redis://:new@broker/0")
+        await eventually(lambda: lab.telemetry("/readyz"), lambda _: "redis://:new@broker/0" in lab.urls)
+        secret.change(url="")
+        await eventually(lambda: lab.telemetry("/readyz"), lambda text: "stays in force" in text)
+        assert "worker-0 runs" in (await lab.scale(0))["message"]
+        secret.change(url="redis://:new@broker/0")
+        volume.change(config_yaml=config(secret=file, whenBusy="proceed"))
+        await eventually(lambda: lab.scale(0), lambda answer: "spec" in answer)
+    assert lab.urls == ["redis://:old@broker/0", "redis://:new@broker/0"]
 
 
 async def test_telemetry_shows_verdicts_and_no_secrets(lab: Lab) -> None:
