@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from shared.certificates import KeyPair, make_ca, make_leaf, save_key_pair
 from shared.errors import BrokerUnavailable, CertificateError, ConfigurationError, Mistake
-from shared.serving import Health, run, serve
+from shared.serving import KEEPALIVE_S, Health, run, serve
 from shared.settings import Settings
 
 CA = make_ca("test CA")
@@ -199,6 +199,26 @@ async def test_a_user_of_many_groups_is_not_refused(
     ):
         assert response.status == 200
         assert (await response.json())["headers"] > 1000
+
+
+async def test_go_clients_are_told_that_it_is_http_1(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kube-apiserver offers HTTP/2 first; without an answer to that it would have to guess."""
+    context = ssl.create_default_context(cadata=CA.certificate_pem.decode())
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    async with running(service, capsys):
+        port = int(service.url.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        connection = writer.get_extra_info("ssl_object")
+        assert connection.selected_alpn_protocol() == "http/1.1"
+        writer.close()
+        await writer.wait_closed()
+
+
+def test_go_clients_close_idle_connections_before_we_do() -> None:
+    """After 90 s; whoever closes first while the other writes makes a request fail."""
+    assert KEEPALIVE_S > 90
 
 
 async def test_a_request_in_flight_is_finished_before_the_end(
