@@ -221,6 +221,15 @@ def test_go_clients_close_idle_connections_before_we_do() -> None:
     assert KEEPALIVE_S > 90
 
 
+async def test_whoever_reads_telemetry_needs_no_large_headers(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(service, capsys), session() as client:
+        for url, status in ((service.url, 200), (service.telemetry, 400)):
+            async with client.get(f"{url}/livez", headers={"X-Large": "x" * 10_000}) as response:
+                assert response.status == status
+
+
 async def test_a_request_in_flight_is_finished_before_the_end(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
