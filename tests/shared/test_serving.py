@@ -19,6 +19,7 @@ from shared.certificates import KeyPair, make_ca, make_leaf, save_key_pair
 from shared.errors import BrokerUnavailable, CertificateError, ConfigurationError, Mistake
 from shared.serving import KEEPALIVE_S, Health, run, serve
 from shared.settings import Settings
+from tests.shared.mounted_volume import MountedVolume
 
 CA = make_ca("test CA")
 
@@ -38,6 +39,9 @@ class Service:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     url: str = ""
     telemetry: str = ""
+
+    mounted: Path | None = None
+    """Where a Secret is mounted to serve with, instead of `files`."""
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -66,8 +70,8 @@ class Service:
             host="127.0.0.1",
             port=self.port,
             telemetry_port=self.telemetry_port,
-            tls_cert_file=self.files["certificate_file"],
-            tls_private_key_file=self.files["key_file"],
+            tls_cert_file=self.mounted / "tls.crt" if self.mounted else self.files["certificate_file"],
+            tls_private_key_file=self.mounted / "tls.key" if self.mounted else self.files["key_file"],
         )
         await serve(
             app,
@@ -150,6 +154,26 @@ async def test_new_handshakes_see_a_new_certificate_and_old_connections_go_on(
         async with session() as late:
             with pytest.raises(aiohttp.ClientConnectorCertificateError):
                 await late.get(service.url)
+
+
+async def test_a_mounted_certificate_changes_as_the_kubelet_changes_it(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """cert-manager's Secret: both files at once, by a symlink, and the directory they were in is gone."""
+
+    def pair(ca: KeyPair) -> dict[str, str]:
+        leaf = service.issue(ca)
+        return {"tls_crt": leaf.certificate_pem.decode(), "tls_key": leaf.key_pem.decode()}
+
+    second_ca = make_ca("another CA")
+    volume = MountedVolume(service.directory / "tls", **pair(CA))
+    service.mounted = volume.directory
+    async with running(service, capsys):
+        async with session() as client, client.get(service.url) as response:
+            assert response.status == 200
+        volume.change(**pair(second_ca))
+        async with session(second_ca) as client, client.get(service.url) as response:
+            assert response.status == 200
 
 
 async def test_a_half_written_certificate_leaves_the_old_one_in_use(
