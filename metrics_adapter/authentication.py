@@ -22,10 +22,14 @@ from metrics_adapter.client_trust import (
     user_of_headers,
 )
 from metrics_adapter.review_cache import ReviewCache
+from metrics_adapter.review_limits import MOST_AT_ONCE, ReviewLimits
 from metrics_adapter.statuses import unauthorized
 from metrics_adapter.users import ANONYMOUS, User, with_authenticated_group
 from shared.client_certificates import Certificates, Presented, verify_client
 from shared.kube_documents import TokenUser
+
+LARGEST_TOKEN = 16 << 10
+"""Characters. Those of service accounts have one or two thousand."""
 
 
 class TokenReviews(Protocol):
@@ -46,18 +50,24 @@ class Authenticator:
         self._trust = trust
         self._token_reviews = token_reviews
         self._wall_clock = wall_clock
-        self._tokens: ReviewCache[TokenUser | None] = ReviewCache(clock=clock, what="whose a token is")
+        self._tokens: ReviewCache[TokenUser | None] = ReviewCache(
+            clock=clock,
+            what="whose a token is",
+            # Nobody knows yet who asks: there is one asker.
+            limits=ReviewLimits(clock=clock, most_of_one=MOST_AT_ONCE),
+        )
         # Tokens are secrets: what is kept is a digest that is worth nothing outside this process.
         self._digest_key = secrets.token_bytes(32)
 
     async def authenticate(self, headers: Headers, presented: Presented | None) -> User:
         """The caller, or ANONYMOUS.
 
-        Raises ApiError 401 when what it presented is refused, KubernetesError when no token can be reviewed.
+        Raises ApiError 401 when what it presented is refused, 503 when there are too many tokens to review;
+        KubernetesError when none can be.
         """
         user = self._certified(headers, presented, self._trust()) if presented else None
-        token = _bearer_token(headers)
-        if user is None and token:
+        token = "" if user else _bearer_token(headers)
+        if token:
             user = await self._bearer(token)
         if user is not None:
             return with_authenticated_group(user)
@@ -90,5 +100,9 @@ class Authenticator:
 
 
 def _bearer_token(headers: Headers) -> str:
-    scheme, _, token = next(iter(headers.getall("Authorization", [])), "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    """Empty without one; raises ApiError 401 for what cannot be a token."""
+    scheme, _, text = next(iter(headers.getall("Authorization", [])), "").partition(" ")
+    token = text.strip() if scheme.lower() == "bearer" else ""
+    if len(token) > LARGEST_TOKEN or not token.isascii():
+        raise unauthorized()
+    return token

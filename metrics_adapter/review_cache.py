@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from metrics_adapter.review_limits import ReviewLimits
+from metrics_adapter.statuses import unavailable
 from shared.errors import KubernetesError, KubernetesUnavailable
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class ReviewCache(Generic[Answer]):
         size: int = 8192,
         lasts: Callable[[Answer], bool] = lambda answer: False,
         stale_s: float = 0.0,
+        limits: ReviewLimits | None = None,
     ) -> None:
         """`what` is asked for, in a sentence; answers that `lasts` may be `stale_s` older in an outage."""
         self._clock = clock
@@ -65,6 +68,7 @@ class ReviewCache(Generic[Answer]):
         self._size = size
         self._lasts = lasts
         self._stale_s = stale_s
+        self._limits = limits or ReviewLimits(clock=clock)
         self._answers: OrderedDict[str, _Remembered[Answer]] = OrderedDict()
         self._flights: dict[str, _Flight[Answer]] = {}
         self._in_use: OrderedDict[str, tuple[float, Ask[Answer]]] = OrderedDict()
@@ -76,10 +80,15 @@ class ReviewCache(Generic[Answer]):
         self.misses = 0
         self.stale = 0
         """Requests that an older answer had to do for, as the API server could not be asked."""
+        self.refused = 0
+        """Requests for which the API server was not asked, since it was asked too much already."""
 
-    async def get(self, key: str, ask: Ask[Answer]) -> Answer:
-        """The remembered answer, or that of `ask`, which runs once for all who wait for this key."""
-        answer = await self._get(key, ask)
+    async def get(self, key: str, ask: Ask[Answer], *, asker: str = "") -> Answer:
+        """The remembered answer, or that of `ask`, which runs once for all who wait for this key.
+
+        Raises ApiError 503 when `asker` asks too much.
+        """
+        answer = await self._get(key, ask, asker)
         if self._lasts(answer):
             self._in_use[key] = (self._clock(), ask)
             self._in_use.move_to_end(key)
@@ -87,22 +96,37 @@ class ReviewCache(Generic[Answer]):
                 self._in_use.popitem(last=False)
         return answer
 
-    async def _get(self, key: str, ask: Ask[Answer]) -> Answer:
+    async def get_once(self, ask: Ask[Answer], *, asker: str = "") -> Answer:
+        """The answer of `ask`, which is not remembered; raises as `get` does."""
+        self._take(asker, is_known=False)
+        self.misses += 1
+        try:
+            return await ask()
+        finally:
+            self._limits.give_back(asker, is_known=False)
+
+    async def _get(self, key: str, ask: Ask[Answer], asker: str) -> Answer:
         remembered = self._answers.get(key)
         if remembered is not None and self._age_s(remembered) < self._ttl_s:
             self.hits += 1
             self._answers.move_to_end(key)
             return remembered.answer
         if remembered is not None and self._may_be_stale(remembered):
-            return await self._newer_or(remembered, key, ask)
-        self._count(key)
+            return await self._newer_or(remembered, key, ask, asker)
+        is_new = key not in self._flights
+        flight = self._limited_flight(key, ask, asker, is_known=bool(remembered and remembered.answer))
+        self.misses += is_new
+        self.hits += not is_new
         # Whoever started the flight may be cancelled; the others still want the answer.
-        return await asyncio.shield(self._flight(key, ask).task)
+        return await asyncio.shield(flight.task)
 
-    async def _newer_or(self, old: _Remembered[Answer], key: str, ask: Ask[Answer]) -> Answer:
-        """The old answer only while the API server is away or silent: any other error is one."""
+    async def _newer_or(self, old: _Remembered[Answer], key: str, ask: Ask[Answer], asker: str) -> Answer:
+        """The old answer only while the API server is away or silent: any other error is one.
+
+        So is asking too much: else whoever lost a permission could keep it by that.
+        """
         if key in self._flights or self._may_ask():
-            flight = self._flight(key, ask)
+            flight = self._limited_flight(key, ask, asker, is_known=True)
             patience_s = flight.started_at + PATIENCE_S - self._clock()
             if not self._is_away and patience_s > 0:
                 await asyncio.wait({flight.task}, timeout=patience_s)
@@ -141,11 +165,19 @@ class ReviewCache(Generic[Answer]):
     def _may_be_stale(self, remembered: _Remembered[Answer]) -> bool:
         return self._lasts(remembered.answer) and self._age_s(remembered) < self._ttl_s + self._stale_s
 
-    def _count(self, key: str) -> None:
+    def _limited_flight(self, key: str, ask: Ask[Answer], asker: str, *, is_known: bool) -> _Flight[Answer]:
+        """Where it is a new one, the asker is charged for it."""
         if key in self._flights:
-            self.hits += 1
-        else:
-            self.misses += 1
+            return self._flights[key]
+        self._take(asker, is_known=is_known)
+        flight = self._flight(key, ask)
+        flight.task.add_done_callback(lambda _: self._limits.give_back(asker, is_known=is_known))
+        return flight
+
+    def _take(self, asker: str, *, is_known: bool) -> None:
+        if not self._limits.take(asker, is_known=is_known):
+            self.refused += 1
+            raise unavailable(f"the API server is asked too often {self._what}; try again in a few seconds")
 
     def _flight(self, key: str, ask: Ask[Answer]) -> _Flight[Answer]:
         """The one that is under way, or a new one."""

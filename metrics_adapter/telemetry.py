@@ -129,10 +129,12 @@ class _AccessReviews(Collector):
     def collect(self) -> Iterator[Metric]:
         reviews = CounterMetricFamily(
             "metrics_adapter_access_reviews",
-            "Decisions on who may read a metric, by source: memory, api_server, or stale while that is away.",
+            "Decisions on who may read a metric, by source: memory, api_server, stale while that is away, or "
+            "refused to a user who makes us ask too much.",
             labels=("source",),
         )
         reviews.add_metric(("memory",), self._cache.hits)
         reviews.add_metric(("api_server",), self._cache.misses)
         reviews.add_metric(("stale",), self._cache.stale)
+        reviews.add_metric(("refused",), self._cache.refused)
         yield reviews

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
+from shared.connections import LARGEST_HEAD, LimitedSite, Limits, listeners
 from shared.errors import CeleryHpaError, ConfigurationError, Mistake
 from shared.settings import Settings
 from shared.tls import ClientCa, ReloadingTls
@@ -26,9 +28,12 @@ KEEPALIVE_S = 120.0
 FINISH_S = 35.0
 """How long requests may take to finish once we stop; kube-apiserver gives up at 34 s."""
 HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
-LONGEST_LINE = 1 << 20
-MOST_HEADERS = 4096
-"""Go allows a megabyte of headers; the front proxy sends one for each group of a user."""
+HEADERS: Mapping[str, Any] = {
+    "max_line_size": LARGEST_HEAD,
+    "max_field_size": LARGEST_HEAD,
+    "max_headers": 4096,
+}
+"""The front proxy sends a header for each group of a user: more than aiohttp takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,7 @@ async def serve(
         _listening(
             telemetry_app(registry, check), settings.host, settings.telemetry_port, option="--telemetry-port"
         ) as telemetry_port,
-        _listening(app, settings.host, settings.port, option="--port", tls=tls) as port,
+        _listening(app, settings.host, settings.port, option="--port", tls=tls, parsing=HEADERS) as port,
     ):
         with _stopped_by_signals(stopping):
             print(
@@ -143,29 +148,28 @@ def _single(error: Exception) -> Exception:
 
 @asynccontextmanager
 async def _listening(
-    app: web.Application, host: str, port: int, *, option: str, tls: ReloadingTls | None = None
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    option: str,
+    tls: ReloadingTls | None = None,
+    parsing: Mapping[str, Any] = MappingProxyType({}),
 ) -> AsyncIterator[int]:
     """The port it listens on; at the end requests in flight finish and idle connections are closed.
 
-    Raises ConfigurationError about `option` when it cannot listen.
+    `parsing` are options of aiohttp's. Raises ConfigurationError about `option` when it cannot listen.
     """
     runner = web.AppRunner(
-        app,
-        access_log=None,
-        keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=FINISH_S,
-        max_line_size=LONGEST_LINE,
-        max_field_size=LONGEST_LINE,
-        max_headers=MOST_HEADERS,
+        app, access_log=None, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=FINISH_S, **parsing
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=tls.context if tls else None)
         try:
-            await site.start()
+            for listener in listeners(host, port, Limits()):
+                await LimitedSite(runner, listener, ssl_context=tls.context if tls else None).start()
         except OSError as error:
-            reason = str(error.strerror).rpartition(": ")[2]  # asyncio names the address again
-            message = f"{host}:{port} cannot be listened on ({reason}); name another port, or --host"
+            message = f"{host}:{port} cannot be listened on ({error.strerror}); name another port, or --host"
             raise ConfigurationError((Mistake(path=option, message=message),)) from error
         yield runner.addresses[0][1]
     finally:

@@ -7,6 +7,7 @@ as the HPA controller asks for them, discovery and health as kube-apiserver and 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,24 +20,16 @@ from aiohttp import web
 
 from deploy.sandbox import manifests
 from deploy.sandbox.cluster import broker
-from deploy.sandbox.control_plane import FRONT_PROXY, ControlPlane, control_plane
+from deploy.sandbox.control_plane import ControlPlane, control_plane
 from deploy.sandbox.processes import running
 from deploy.sandbox.services import Service, apply, grant_what_we_ship
-from shared.certificates import KeyPair, make_ca
+from shared.certificates import make_ca
+from tests.bench.asking import ADAPTER_CA, VALUES
 from tests.bench.figures import row
-from tests.metrics_adapter.aggregator import Aggregator, Answer, Question
-from tests.metrics_adapter.api_server import GROUP, HPA
+from tests.metrics_adapter.aggregator import Answer
 
 POOL, WORKERS = "bench", 3
 MAX_AGE_S = 15
-PATIENCE_S = 60.0
-VALUES = Question(f"{GROUP}/namespaces/{manifests.NAMESPACE}/celery_demand", HPA)
-OTHERS = (
-    Question(GROUP, [("X-Remote-User", "system:kube-aggregator"), ("X-Remote-Group", "system:masters")]),
-    Question("/openapi/v2", [("X-Remote-User", "system:aggregator")]),
-    Question("/readyz"),
-)
-MIX = (*(VALUES,) * 7, *OTHERS)
 CodeOf = Callable[[int], bool]
 Measured = tuple[list[Answer], list[Answer], list[float]]
 """Answers before and during the outage, and by how much the questions were late."""
@@ -93,6 +86,8 @@ def cells(seconds: Sequence[float]) -> list[str]:
 
 async def _measure(directory: Path, how: str, *, seconds: float) -> Measured:
     ca, service = make_ca("bench"), Service("metrics_adapter", manifests.ADAPTER_SERVICE)
+    (directory / ADAPTER_CA).write_bytes(ca.certificate_pem)
+    url = f"https://127.0.0.1:{service.port}"
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(_world(directory))
         command = service.command(
@@ -103,27 +98,21 @@ async def _measure(directory: Path, how: str, *, seconds: float) -> Measured:
         )
         log = directory / "metrics_adapter.log"
         await stack.enter_async_context(running(command, log=log, ready="metrics_adapter serves"))
-        pki = directory / "pki" / FRONT_PROXY
-        aggregator = await stack.enter_async_context(
-            Aggregator(
-                url=f"https://127.0.0.1:{service.port}",
-                directory=directory,
-                cas=ca.certificate_pem,
-                certificate=KeyPair(
-                    certificate_pem=pki.with_suffix(".crt").read_bytes(),
-                    key_pem=pki.with_suffix(".key").read_bytes(),
-                ),
-            )
-        )
-        await _until(aggregator, 200)
-        async with aggregator.asking(MIX, keeps_connections=True):
-            await asyncio.sleep(seconds)
-        before, aggregator.answers = aggregator.answers, []
+        await _asked(url, directory, code=200, seconds=1.0)  # until it has measured
+        before, late_before = await _asked(url, directory, code=200, seconds=seconds)
         await _take_away(world, how)
-        async with aggregator.asking(MIX, keeps_connections=True):
-            await _until(aggregator, 503)
-            await asyncio.sleep(seconds)
-        return before, aggregator.answers, aggregator.late
+        during, late = await _asked(url, directory, code=503, seconds=seconds)
+        return before, during, [*late_before, *late]
+
+
+async def _asked(url: str, directory: Path, *, code: int, seconds: float) -> tuple[list[Answer], list[float]]:
+    arguments = (sys.executable, "-m", "tests.bench.asking", url, str(directory), str(code), str(seconds))
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+    printed, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"No value was answered with {code}; look into {directory}.")
+    result = json.loads(printed)
+    return [Answer(*answer, text="") for answer in result["answers"]], result["late"]
 
 
 async def _take_away(world: World, how: str) -> None:
@@ -137,14 +126,6 @@ async def _take_away(world: World, how: str) -> None:
 async def _silence(_request: web.Request) -> web.Response:
     await asyncio.Event().wait()
     raise AssertionError("nobody sets it")
-
-
-async def _until(aggregator: Aggregator, code: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            if (await aggregator.ask(VALUES)).code == code:
-                return
-            await asyncio.sleep(0.2)
 
 
 @asynccontextmanager

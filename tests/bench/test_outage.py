@@ -1,6 +1,7 @@
 """The table of the outage says how many were answered how, and how fast."""
 
-from tests.bench.outage import VALUES, cells, table
+from tests.bench.asking import VALUES
+from tests.bench.outage import cells, table
 from tests.metrics_adapter.aggregator import Answer
 
 

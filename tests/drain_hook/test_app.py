@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tests.drain_hook.stages import eventually, running
 from tests.fakes.celery import FakeCelery, fake_worker
 from tests.fakes.metadata import FakeMetadata, celery_task, task_key
 from tests.shared.kubernetes_stages import SandboxStage, sandbox_stage
+from tests.shared.mounted_volume import MountedVolume
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/worker"
 PODS = "/api/v1/namespaces/default/pods"
@@ -34,14 +35,14 @@ WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfiguration
 AIRFLOW = {"database": "postgresql://reader:hunter2@airflow-db/airflow"}
 
 
-def config(*, airflow: dict[str, str] | None = None, **drain: Any) -> str:
+def config(*, airflow: dict[str, str] | None = None, secret: Path | None = None, **drain: Any) -> str:
     pool = {
         "name": "default",
         "namespace": "default",
         "workload": {"name": "worker"},
         "queues": ["default"],
         "slotsPerWorker": 4,
-        "broker": {"url": "redis://:hunter2@broker/0"},
+        "broker": {"urlFrom": {"file": str(secret)}} if secret else {"url": "redis://:hunter2@broker/0"},
         "airflow": airflow,
         "drain": {"holdSeconds": 0, **drain},
     }
@@ -57,6 +58,10 @@ class Lab:
     celery: FakeCelery
     databases: list[FakeMetadata] = field(default_factory=list)
     """Those that were opened."""
+    urls: list[str] = field(default_factory=list)
+    """Of the brokers that it has connected to."""
+    config_file: Path = Path()
+    """`config.yaml` of the directory, unless the test has put it elsewhere."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = field(default_factory=free_port)
     telemetry_port: int = field(default_factory=free_port)
@@ -65,7 +70,8 @@ class Lab:
     @asynccontextmanager
     async def hook(self, *, airflow: dict[str, str] | None = None) -> AsyncIterator[None]:
         """The registration is there first, without a caBundle: the hook brings its own."""
-        self.config_file.write_text(config(airflow=airflow))
+        if not self.config_file.exists():
+            self.config_file.write_text(config(airflow=airflow))
         await self._register()
         settings = Settings(
             config=self.config_file,
@@ -79,7 +85,7 @@ class Lab:
         hook = asyncio.create_task(
             run_hook(
                 settings,
-                connect=lambda url, **_: self.celery,
+                connect=self._connect,
                 connect_database=self.open_database,
                 stop=self.stop,
             )
@@ -91,14 +97,18 @@ class Lab:
             self.stop.set()
             await hook
 
+    def __post_init__(self) -> None:
+        self.config_file = self.directory / "config.yaml"
+
+    def _connect(self, url: str, **_: object) -> FakeCelery:
+        self.urls.append(url)
+        # The same workers by another connection: the first one is closed when its URL changes.
+        return self.celery if len(self.urls) == 1 else replace(self.celery, is_closed=False, broken=False)
+
     def open_database(self, url: str) -> FakeMetadata:
         assert url == AIRFLOW["database"], "no other pool has a database"
         self.databases.append(FakeMetadata())
         return self.databases[-1]
-
-    @property
-    def config_file(self) -> Path:
-        return self.directory / "config.yaml"
 
     async def _register(self) -> None:
         await self.stage.create(
@@ -266,6 +276,25 @@ async def test_a_database_that_is_taken_out_of_the_configuration_is_closed(lab: 
         await eventually(lambda: lab.scale(0), lambda answer: database.is_closed)
         assert "worker-0 runs reports.build" in (await lab.scale(0))["message"]
     assert "metadata" not in ready
+
+
+async def test_mounted_configuration_and_secret_change_without_a_restart(lab: Lab) -> None:
+    """As the kubelet swaps them; a new password is a new connection, and a broken file changes nothing."""
+    secret = MountedVolume(lab.directory / "secret", url="redis://:old@broker/0")
+    file = lab.directory / "secret" / "url"
+    volume = MountedVolume(lab.directory / "config", config_yaml=config(secret=file))
+    lab.config_file = lab.directory / "config" / "config.yaml"
+    async with lab.hook():
+        assert "worker-0 runs" in (await lab.scale(0))["message"]
+        secret.change(url="redis://:new@broker/0")
+        await eventually(lambda: lab.telemetry("/readyz"), lambda _: "redis://:new@broker/0" in lab.urls)
+        secret.change(url="")
+        await eventually(lambda: lab.telemetry("/readyz"), lambda text: "stays in force" in text)
+        assert "worker-0 runs" in (await lab.scale(0))["message"]
+        secret.change(url="redis://:new@broker/0")
+        volume.change(config_yaml=config(secret=file, whenBusy="proceed"))
+        await eventually(lambda: lab.scale(0), lambda answer: "spec" in answer)
+    assert lab.urls == ["redis://:old@broker/0", "redis://:new@broker/0"]
 
 
 async def test_telemetry_shows_verdicts_and_no_secrets(lab: Lab) -> None:

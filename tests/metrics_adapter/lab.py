@@ -24,14 +24,16 @@ GROUP = "/apis/external.metrics.k8s.io/v1beta1"
 PATIENCE_S = 30.0
 
 
-def config(name: str = "default", *, delegate: Delegate | None = None, **changes: Any) -> str:
+def config(
+    name: str = "default", *, delegate: Delegate | None = None, secret: Path | None = None, **changes: Any
+) -> str:
     pool: dict[str, Any] = {
         "name": name,
         "namespace": "default",
         "workload": {"kind": "Deployment", "name": "worker"},
         "queues": ["default"],
         "slotsPerWorker": 4,
-        "broker": {"url": "redis://:hunter2@broker/0"},
+        "broker": {"urlFrom": {"file": str(secret)}} if secret else {"url": "redis://:hunter2@broker/0"},
     }
     document: dict[str, Any] = {"pools": [pool], "refresh": 0.1, "maxAge": 30} | changes
     if delegate:
@@ -48,6 +50,8 @@ class Lab:
     celery: FakeCelery
     opened: list[FakeCelery] = field(default_factory=list)
     """Doors to the fleet."""
+    urls: list[str] = field(default_factory=list)
+    """Where each of them led."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     telemetry_port: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
@@ -56,15 +60,18 @@ class Lab:
     files: tuple[Path, Path] | None = None
     """Certificate and key to serve with; it makes its own without."""
 
-    @property
-    def config_file(self) -> Path:
-        return self.directory / "config.yaml"
+    config_file: Path = Path()
+    """`config.yaml` of the directory, unless the test has put it elsewhere."""
+
+    def __post_init__(self) -> None:
+        self.config_file = self.directory / "config.yaml"
 
     @asynccontextmanager
     async def running(self, *, owner: str = "metrics-adapter") -> AsyncIterator[asyncio.Task[None]]:
         """The APIService is there first, without a caBundle: the adapter brings its own."""
         await self._register(owner)
-        self.config_file.write_text(self.configuration)
+        if not self.config_file.exists():
+            self.config_file.write_text(self.configuration)
         settings = Settings(
             config=self.config_file,
             kubeconfig=str(self.directory / "kubeconfig"),
@@ -83,6 +90,7 @@ class Lab:
             await adapter
 
     def _connect(self, url: str, **_: object) -> FakeCelery:
+        self.urls.append(url)
         self.opened.append(replace(self.celery))
         return self.opened[-1]
 

@@ -12,6 +12,7 @@ from shared.certificates import make_ca
 from tests.fakes.celery import fake_worker
 from tests.metrics_adapter.lab import API_SERVICE, Lab, config, is_served, until
 from tests.metrics_adapter.provider import VALUES, SecondProvider
+from tests.shared.mounted_volume import MountedVolume
 
 
 async def test_a_metric_reaches_a_client_of_the_api_server(lab: Lab) -> None:
@@ -69,6 +70,28 @@ async def test_a_changed_configuration_needs_no_restart(lab: Lab) -> None:
         ready = await until(lambda: lab.telemetry("/readyz"), lambda text: "stays in force" in text)
         assert ready.startswith("ok\n")
         assert is_served(await lab.metric("celery_demand"))
+
+
+async def test_mounted_configuration_and_secret_change_without_a_restart(lab: Lab) -> None:
+    """As the kubelet swaps them; a new password is a new connection, and a broken file changes nothing."""
+    secret = MountedVolume(lab.directory / "secret", url="redis://:old@broker/0")
+    file = lab.directory / "secret" / "url"
+    volume = MountedVolume(lab.directory / "config", config_yaml=config(secret=file))
+    lab.config_file = lab.directory / "config" / "config.yaml"
+    async with lab.running():
+        await until(lambda: lab.metric("celery_demand"), is_served)
+        secret.change(url="redis://:new@broker/0")
+        await until(lambda: lab.telemetry("/readyz"), lambda _: len(lab.urls) == 2)
+        assert lab.urls == ["redis://:old@broker/0", "redis://:new@broker/0"]
+        volume.change(config_yaml=config("renamed", secret=file))
+        await until(
+            lambda: lab.metric("celery_demand"),
+            lambda answer: is_served(answer) and answer["items"][0]["metricLabels"]["pool"] == "renamed",
+        )
+        secret.change(url="")
+        await until(lambda: lab.telemetry("/readyz"), lambda text: "stays in force" in text)
+        assert is_served(await lab.metric("celery_demand"))
+        assert lab.urls[-1] == "redis://:new@broker/0"
 
 
 async def test_two_providers_live_behind_one_api_service(lab: Lab) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from multidict import CIMultiDict
 
-from metrics_adapter.authentication import Authenticator
+from metrics_adapter.authentication import LARGEST_TOKEN, Authenticator
 from metrics_adapter.statuses import ApiError
 from metrics_adapter.users import ANONYMOUS, User
 from shared.certificates import KeyPair
 from shared.errors import KubernetesUnavailable
 from shared.kube_documents import TokenUser
 from tests.fakes.kubernetes import FakeCluster
+from tests.metrics_adapter.builders import Clock
 from tests.metrics_adapter.certificates import Authority, expired, for_servers, presented
 
 REMOTE = CIMultiDict([("X-Remote-User", "bob"), ("X-Remote-Group", "dev")])
@@ -156,6 +160,46 @@ async def test_a_token_is_reviewed_once_in_ten_seconds(authority: Authority) -> 
         with pytest.raises(ApiError):
             await door.authenticate(bearer("t1"), None)
     assert len(cluster.calls_of("token_review")) == 2
+
+
+@pytest.mark.parametrize("token", ["t" * (LARGEST_TOKEN + 1), "t\udcff", "tökén"])
+async def test_what_cannot_be_a_token_is_refused_without_a_review(authority: Authority, token: str) -> None:
+    """aiohttp reads bytes that are no UTF-8 as surrogates, which cannot be encoded again."""
+    cluster = FakeCluster()
+    with pytest.raises(ApiError) as refusal:
+        await who(authority, None, bearer(token), cluster)
+    assert refusal.value.code == 401
+    assert cluster.calls == []
+    assert (await who(authority, authority.client("alice"), bearer(token))).name == "alice"
+
+
+class SlowReviews:
+    """Knows the token `good`, and answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.asked = 0
+
+    async def token_review(self, token: str, *, audiences: Collection[str] = ()) -> TokenUser | None:
+        self.asked += 1
+        await self.may_answer.wait()
+        return TokenUser(username="sa") if token == "good" else None
+
+
+async def test_tokens_that_nobody_knows_cannot_make_us_ask_without_end(authority: Authority) -> None:
+    """At the priority of the cluster's own controllers the API server would have to answer all of them."""
+    reviews, clock = SlowReviews(), Clock()
+    trust = authority.trust()
+    door = Authenticator(trust=lambda: trust, token_reviews=reviews, clock=clock)
+    flood = [asyncio.create_task(door.authenticate(bearer(f"t{n}"), None)) for n in range(1000)]
+    await asyncio.sleep(0.01)
+    reviews.may_answer.set()
+    results = await asyncio.gather(*flood, return_exceptions=True)
+    assert Counter(r.code for r in results if isinstance(r, ApiError)) == {401: 50, 503: 950}
+    assert reviews.asked == 50
+    clock.now = 5.0
+    assert (await door.authenticate(bearer("good"), None)).name == "sa"
+    assert (await door.authenticate(NO_HEADERS, presented(authority.client("alice")))).name == "alice"
 
 
 async def test_a_token_that_cannot_be_reviewed_is_no_verdict(authority: Authority) -> None:

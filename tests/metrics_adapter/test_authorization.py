@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from metrics_adapter.authorization import Authorizer, access_review_spec
+from metrics_adapter.authorization import LARGEST_SPEC, Authorizer, access_review_spec
+from metrics_adapter.review_limits import BURST
+from metrics_adapter.statuses import ApiError
 from metrics_adapter.users import User
 from shared.errors import KubernetesUnavailable
 from tests.fakes.kubernetes import FakeCluster
@@ -128,3 +130,39 @@ async def test_what_is_remembered_does_not_grow_with_what_is_asked_for() -> None
     remembered = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert remembered < 5_000_000
+
+
+async def flood(authorizer: Authorizer, user: User, length: int = 1) -> None:
+    for number in range(1000):
+        await authorizer.may_read(user, metric=f"m{number}" * length, namespace="airflow")
+
+
+async def test_who_asks_for_ever_other_metrics_is_stopped_and_nobody_else() -> None:
+    """Also with metrics whose names are too long to be remembered."""
+    clock, cluster = Clock(), FakeCluster()
+    authorizer = Authorizer(cluster, clock=clock)
+    flooder = User(name="flooder")
+    for length in (1, LARGEST_SPEC):
+        clock.now += 60.0
+        with pytest.raises(ApiError) as refusal:
+            await flood(authorizer, flooder, length)
+        assert refusal.value.code == 503
+        assert await authorizer.may_read(HPA, metric="celery_demand", namespace="airflow")
+    assert len(cluster.calls_of("subject_access_review")) == 2 * (BURST + 1)
+    assert authorizer.answers.refused == 2
+
+
+async def test_a_permission_is_not_kept_by_asking_too_much() -> None:
+    """Only a silent API server may be made up for, not one that we do not ask."""
+    clock, cluster = Clock(), FakeCluster()
+    authorizer = Authorizer(cluster, clock=clock)
+    alice = User(name="alice")
+    assert await authorizer.may_read(alice, metric="celery_demand", namespace="airflow")
+    cluster.is_allowed = lambda spec: False
+    clock.now = 20.0
+    with pytest.raises(ApiError):
+        await flood(authorizer, alice)
+    with pytest.raises(ApiError):
+        await authorizer.may_read(alice, metric="celery_demand", namespace="airflow")
+    clock.now = 21.0
+    assert not await authorizer.may_read(alice, metric="celery_demand", namespace="airflow")

@@ -34,6 +34,10 @@ async def overloaded(_request: web.Request) -> web.Response:
     return web.Response(status=503, text="etcd is away")
 
 
+async def overloaded_for_us(request: web.Request) -> web.Response | None:
+    return await overloaded(request) if request.headers.get("User-Agent") == "celery-hpa" else None
+
+
 async def down(lab: Lab, how: str) -> None:
     lab.celery.broken = True
     for door in lab.opened:
@@ -82,3 +86,24 @@ async def test_with_everything_down_discovery_and_health_answer_and_old_values_a
         assert "default/default" in answers[-1].text
         carol = Question(METRIC.path, [("X-Remote-User", "carol")])
         assert (await aggregator.ask(carol)).code == 500
+
+
+async def test_who_starts_in_an_outage_believes_nobody_and_is_not_ready_until_it_is_over(lab: Lab) -> None:
+    """It cannot tell the front proxy from anybody else; the Service sends requests to other replicas."""
+    serving, authority = Serving(lab.directory), Authority.make()
+    lab.files = serving.files
+    await trust(lab, authority)
+    lab.stage.server.trouble = overloaded_for_us
+    aggregator = Aggregator(
+        url=f"https://127.0.0.1:{lab.port}",
+        directory=lab.directory,
+        cas=serving.ca.certificate_pem,
+        certificate=authority.front_proxy(),
+    )
+    async with lab.running(), aggregator:
+        ready = await until(lambda: lab.telemetry("/readyz"), lambda text: "cannot be read" in text)
+        assert ready.startswith("not ready\n")
+        assert (await aggregator.ask(METRIC)).code in (0, 401)
+        lab.stage.server.trouble = None
+        await until(lambda: lab.telemetry("/readyz"), lambda text: text.startswith("ok"))
+        await until(lambda: aggregator.ask(METRIC), lambda answer: answer.code == 200)

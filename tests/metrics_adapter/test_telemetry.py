@@ -62,3 +62,4 @@ async def test_decisions_from_memory_are_told_from_those_asked_for() -> None:
     assert series['metrics_adapter_access_reviews_total{source="memory"}'] == 2
     assert series['metrics_adapter_access_reviews_total{source="api_server"}'] == 1
     assert series['metrics_adapter_access_reviews_total{source="stale"}'] == 0
+    assert series['metrics_adapter_access_reviews_total{source="refused"}'] == 0

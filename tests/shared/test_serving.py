@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry, Counter
 
 from shared.certificates import KeyPair, make_ca, make_leaf, save_key_pair
 from shared.errors import BrokerUnavailable, CertificateError, ConfigurationError, Mistake
-from shared.serving import Health, run, serve
+from shared.serving import KEEPALIVE_S, Health, run, serve
 from shared.settings import Settings
+from tests.shared.mounted_volume import MountedVolume
 
 CA = make_ca("test CA")
 
@@ -38,6 +39,9 @@ class Service:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     url: str = ""
     telemetry: str = ""
+
+    mounted: Path | None = None
+    """Where a Secret is mounted to serve with, instead of `files`."""
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -66,8 +70,8 @@ class Service:
             host="127.0.0.1",
             port=self.port,
             telemetry_port=self.telemetry_port,
-            tls_cert_file=self.files["certificate_file"],
-            tls_private_key_file=self.files["key_file"],
+            tls_cert_file=self.mounted / "tls.crt" if self.mounted else self.files["certificate_file"],
+            tls_private_key_file=self.mounted / "tls.key" if self.mounted else self.files["key_file"],
         )
         await serve(
             app,
@@ -152,6 +156,26 @@ async def test_new_handshakes_see_a_new_certificate_and_old_connections_go_on(
                 await late.get(service.url)
 
 
+async def test_a_mounted_certificate_changes_as_the_kubelet_changes_it(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """cert-manager's Secret: both files at once, by a symlink, and the directory they were in is gone."""
+
+    def pair(ca: KeyPair) -> dict[str, str]:
+        leaf = service.issue(ca)
+        return {"tls_crt": leaf.certificate_pem.decode(), "tls_key": leaf.key_pem.decode()}
+
+    second_ca = make_ca("another CA")
+    volume = MountedVolume(service.directory / "tls", **pair(CA))
+    service.mounted = volume.directory
+    async with running(service, capsys):
+        async with session() as client, client.get(service.url) as response:
+            assert response.status == 200
+        volume.change(**pair(second_ca))
+        async with session(second_ca) as client, client.get(service.url) as response:
+            assert response.status == 200
+
+
 async def test_a_half_written_certificate_leaves_the_old_one_in_use(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +223,35 @@ async def test_a_user_of_many_groups_is_not_refused(
     ):
         assert response.status == 200
         assert (await response.json())["headers"] > 1000
+
+
+async def test_go_clients_are_told_that_it_is_http_1(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kube-apiserver offers HTTP/2 first; without an answer to that it would have to guess."""
+    context = ssl.create_default_context(cadata=CA.certificate_pem.decode())
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    async with running(service, capsys):
+        port = int(service.url.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        connection = writer.get_extra_info("ssl_object")
+        assert connection.selected_alpn_protocol() == "http/1.1"
+        writer.close()
+        await writer.wait_closed()
+
+
+def test_go_clients_close_idle_connections_before_we_do() -> None:
+    """After 90 s; whoever closes first while the other writes makes a request fail."""
+    assert KEEPALIVE_S > 90
+
+
+async def test_whoever_reads_telemetry_needs_no_large_headers(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(service, capsys), session() as client:
+        for url, status in ((service.url, 200), (service.telemetry, 400)):
+            async with client.get(f"{url}/livez", headers={"X-Large": "x" * 10_000}) as response:
+                assert response.status == status
 
 
 async def test_a_request_in_flight_is_finished_before_the_end(

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from shared.errors import ConfigurationError, DatabaseUnavailable
 from shared.settings import ConfigurationFile, Settings, parse_arguments
+from tests.shared.mounted_volume import MountedVolume
 
 POOL = """
 pools:
@@ -220,6 +221,55 @@ def test_a_swapped_symlink_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "beside").replace(tmp_path / "f")
     file.reload()
     assert file.current.pools[0].slots_per_worker == 8
+
+
+def test_mounted_volumes_change_as_the_kubelet_changes_them(tmp_path: Path) -> None:
+    """The ConfigMap and the Secret each by themselves, and the directories that they were in are gone."""
+    secret = MountedVolume(tmp_path / "secret", url="redis://:old@r/0")
+    text = POOL.replace("BROKER", f"{{urlFrom: {{file: {secret.directory / 'url'}}}}}")
+    volume = MountedVolume(tmp_path / "config", config_yaml=text)
+    file = ConfigurationFile(tmp_path / "config" / "config.yaml", registry=CollectorRegistry())
+    volume.change(config_yaml=text.replace("16", "8"))
+    file.reload()
+    assert (file.version, file.current.pools[0].slots_per_worker) == (1, 8)
+    secret.change(url="redis://:new@r/0")
+    file.reload()
+    assert (file.version, file.broker_url(file.current.pools[0])) == (2, "redis://:new@r/0")
+    volume.change(config_yaml="pools: nonsense")
+    file.reload()
+    assert (file.version, file.current.pools[0].slots_per_worker) == (2, 8)
+    assert file.problem
+
+
+def test_a_configuration_that_comes_before_its_secret_waits_for_it(tmp_path: Path) -> None:
+    """The kubelet brings them one after the other, in any order."""
+    secret = MountedVolume(tmp_path / "secret", old="redis://:old@r/0")
+    text = POOL.replace("BROKER", f"{{urlFrom: {{file: {secret.directory / 'old'}}}}}")
+    file = file_at(tmp_path / "f", text)
+    (tmp_path / "f").write_text(text.replace("secret/old", "secret/new"))
+    file.reload()
+    assert "secret/new cannot be read" in (file.problem or "")
+    assert file.broker_url(file.current.pools[0]) == "redis://:old@r/0"
+    secret.change(new="redis://:new@r/0")
+    file.reload()
+    assert file.problem is None
+    assert file.broker_url(file.current.pools[0]) == "redis://:new@r/0"
+
+
+@pytest.mark.parametrize("broken", ["", "no broker url", None])
+def test_a_secret_that_is_broken_leaves_the_old_one_in_force(tmp_path: Path, broken: str | None) -> None:
+    """Emptied, garbled or gone: workers stay reachable, and the password is not in what is said of it."""
+    secret = tmp_path / "secret"
+    secret.write_text("redis://:hunter2@r/0")
+    file = file_at(tmp_path / "f", POOL.replace("BROKER", f"{{urlFrom: {{file: {secret}}}}}"))
+    if broken is None:
+        secret.unlink()
+    else:
+        secret.write_text(broken)
+    file.reload()
+    assert file.broker_url(file.current.pools[0]) == "redis://:hunter2@r/0"
+    assert file.problem
+    assert "hunter2" not in file.problem
 
 
 def test_a_changed_secret_comes_into_force(tmp_path: Path) -> None:
