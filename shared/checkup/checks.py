@@ -78,9 +78,10 @@ def _check_hook(picture: Picture, pool: PoolPicture) -> Iterator[Finding]:
         yield check.ok("Draining is switched off for this pool (drain.enabled: false).")
         return
     kind = pool.pool.workload.kind
-    if not _asks_in(document, pool.pool.namespace):
+    if deaf := _leaving_out(document, pool.pool.namespace):
         yield check.problem(
-            f"The webhook's namespaceSelector leaves out {pool.pool.namespace}, so the hook is not asked.",
+            f"The namespaceSelector leaves out {pool.pool.namespace} in {', '.join(deaf)}, "
+            "so the hook is not asked.",
             "Name it there, or move the workers; deploy/example shows how.",
         )
         return
@@ -118,13 +119,14 @@ def _ignores_failures(document: Document) -> bool:
     return any(one.failure_policy == "Ignore" for one in terms)
 
 
-def _asks_in(document: Document, namespace: str) -> bool:
-    """As far as selectors go by the name of the namespace."""
-    return any(
-        all(_admits(expression, namespace) for expression in selector.get("matchExpressions") or ())
+def _leaving_out(document: Document, namespace: str) -> list[str]:
+    """Webhooks that are not asked there, as far as selectors go by the name of the namespace."""
+    return [
+        webhook["name"]
         for webhook in document.get("webhooks") or ()
         for selector in [webhook.get("namespaceSelector") or {}]
-    )
+        if not all(_admits(expression, namespace) for expression in selector.get("matchExpressions") or ())
+    ]
 
 
 def _admits(expression: Document, namespace: str) -> bool:

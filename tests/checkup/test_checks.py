@@ -265,6 +265,17 @@ def test_a_namespace_that_the_hook_is_not_asked_about(
     assert (exit_code(found) == 0) is is_asked
 
 
+def test_a_namespace_that_only_one_of_its_webhooks_leaves_out() -> None:
+    """Each has a selector of its own, and whoever adds a namespace may forget one."""
+    document = manifests.webhook_configuration(port=443, ca_pem=b"CA", with_updates=True)
+    _, updates = document["webhooks"]
+    expression = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["other"]}
+    updates["namespaceSelector"] = {"matchExpressions": [expression]}
+    finding = wrong_with(webhooks=replace(picture().webhooks, document=document))
+    assert finding.level is Level.PROBLEM
+    assert "namespaceSelector leaves out default in update.drain.celery-hpa.io," in finding.message
+
+
 def test_a_pool_that_does_not_drain_needs_no_hook() -> None:
     assert exit_code(check(picture(pools=(pool_picture(pool=pool(drain={"enabled": False})),)))) == 0
 

@@ -31,7 +31,7 @@ def pod_of(service: str) -> Document:
 
 
 def without_address(webhook: Document) -> Document:
-    """A sandbox serves on a port of its own, under a CA of its own, and has no namespaces to leave out."""
+    """A sandbox serves on a port of its own, under a CA of its own, and asks in all its namespaces."""
     return {key: value for key, value in webhook.items() if key not in ("clientConfig", "namespaceSelector")}
 
 
