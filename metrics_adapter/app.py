@@ -118,6 +118,7 @@ async def _serve(
             registry=registry,
             health=partial(_health, file, trust, collector, lambda: (ownership.problem, delegation.problem)),
             client_ca=lambda: trust.current.ca_bundle,
+            on_stranger=trust.hurry,
             stop=stop,
         )
         for task in background:

@@ -54,12 +54,13 @@ async def serve(
     registry: CollectorRegistry,
     health: HealthCheck,
     client_ca: ClientCa | None = None,
+    on_stranger: Callable[[], None] = lambda: None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; then take no more, finish what is in flight and close.
 
-    `app` gets /healthz, /livez and /readyz. Raises CertificateError, and ConfigurationError when a
-    port is taken.
+    `app` gets /healthz, /livez and /readyz; `on_stranger` is told of client certificates that no CA vouches
+    for. Raises CertificateError, and ConfigurationError when a port is taken.
     """
     if settings.tls_cert_file is None or settings.tls_private_key_file is None:
         raise CeleryHpaError("There is no certificate to serve with.")
@@ -67,6 +68,7 @@ async def serve(
         certificate_file=settings.tls_cert_file,
         key_file=settings.tls_private_key_file,
         client_ca=client_ca,
+        on_stranger=on_stranger,
     )
     stopping = stop or asyncio.Event()
     check = _unless(stopping, health)

@@ -33,6 +33,7 @@ class Service:
     telemetry_port: int = 0
     health: Health = field(default_factory=Health)
     client_ca: Callable[[], str] | None = None
+    strangers: int = 0
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -62,6 +63,9 @@ class Service:
         names = [value for rdn in peer.get("subject", ()) for _, value in rdn]
         return web.json_response({"headers": len(request.headers), "client": names})
 
+    def meet_stranger(self) -> None:
+        self.strangers += 1
+
     async def serve(self) -> None:
         app = web.Application()
         app.add_routes([web.get("/", self.handle)])
@@ -80,6 +84,7 @@ class Service:
             registry=self.registry,
             health=lambda: self.health,
             client_ca=self.client_ca,
+            on_stranger=self.meet_stranger,
             stop=self.stop,
         )
 
@@ -206,9 +211,11 @@ async def test_client_certificates_are_taken_from_the_cas_of_the_moment(
         async with session(client=proxy, directory=tmp_path) as client, client.get(service.url) as response:
             assert (await response.json())["client"] == ["front-proxy-client"]
         authorities["pem"] = make_ca("the next CA").certificate_pem.decode()
+        assert service.strangers == 0
         async with session(client=proxy, directory=tmp_path) as client:
             with pytest.raises(aiohttp.ClientError):
                 await (await client.get(service.url)).read()
+        assert service.strangers > 0  # aiohttp may have tried again
 
 
 async def test_a_user_of_many_groups_is_not_refused(
