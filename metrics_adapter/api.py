@@ -182,8 +182,7 @@ async def read_metric(request: web.Request) -> web.StreamResponse:
 async def _read_elsewhere(request: web.Request, *, namespace: str, name: str) -> web.StreamResponse:
     """A metric that is not ours. One that we have passed on already, and that came back, is nobody's."""
     others = request.app.get(OTHERS)
-    is_passed_on = any(VIA in via for via in request.headers.getall("Via", []))
-    if others is not None and not is_passed_on and is_path_segment(name) and is_path_segment(namespace):
+    if others is not None and not _is_ours(request) and is_path_segment(name) and is_path_segment(namespace):
         selector = request.query.get("labelSelector", "")
         if answer := await others.read(namespace=namespace, metric=name, selector=selector):
             return web.Response(body=answer.body, status=answer.code, content_type=JSON)
@@ -238,9 +237,17 @@ def _resources(ours: Document) -> Handler:
 
 
 def _of_everybody(request: web.Request) -> Discovery | None:
-    """None where all metrics are ours."""
+    """None where all metrics are ours, and for those who pass requests on to us.
+
+    Two adapters that are each other's delegates would tell each other for ever of names that are gone.
+    """
     others = request.app.get(OTHERS)
-    return others.discovery if others is not None else None
+    return others.discovery if others is not None and not _is_ours(request) else None
+
+
+def _is_ours(request: web.Request) -> bool:
+    """Whether an adapter has passed it on."""
+    return any(VIA in via for via in request.headers.getall("Via", []))
 
 
 def _fixed(document: Document) -> Handler:

@@ -134,6 +134,7 @@ async def _serve(
                 lambda: (certified.problem(), ownership.problem, delegation.problem),
             ),
             client_ca=lambda: trust.current.ca_bundle,
+            on_stranger=trust.hurry,
             stop=stop,
         )
         for task in background:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from metrics_adapter.documents import DISCOVERY_GROUP, DISCOVERY_VERSIONS, JSON
 
+LONGEST = 4096
+"""Characters of an Accept header; a longer one counts as none. A megabyte takes seconds to read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaRange:
@@ -45,13 +48,15 @@ def _quality(text: str) -> float:
 
 def accepts_json(accept: str) -> bool:
     """Whether plain JSON will do; without a header it will."""
-    if not accept.strip():
+    if len(accept) > LONGEST or not accept.strip():
         return True
     return any(r.type in (JSON, "application/*", "*/*") for r in media_ranges(accept))
 
 
 def discovery_version(accept: str) -> str | None:
     """The version of aggregated discovery that is wanted most; None when the plain form is."""
+    if len(accept) > LONGEST:
+        return None
     for wanted in media_ranges(accept):
         if wanted.type != JSON:
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from shared.errors import SelectorSyntaxError
 
@@ -32,6 +33,8 @@ _FORMS = (
 _TERM = re.compile(r"[^,(]*(?:\([^)]*\)?[^,(]*)*")
 """Up to the next comma outside parentheses; it never goes back, so a megabyte of it costs little."""
 _WHOLE_VALUE = re.compile(_VALUE)
+LONGEST = 16 << 10
+MOST_REQUIREMENTS = 100
 _LONGEST_SHOWN = 100
 """Characters of a term that an error repeats."""
 
@@ -60,10 +63,17 @@ class Selector:
 
 
 def parse_selector(text: str) -> Selector:
-    """The selector of a labelSelector parameter; raises SelectorSyntaxError."""
+    """The selector of a labelSelector parameter; raises SelectorSyntaxError, also if it is too long."""
     if not text.strip():
         return Selector()
-    return Selector(requirements=tuple(map(_requirement, terms(text))))
+    # A megabyte of it would take seconds, in which nobody else is answered.
+    found = tuple(islice(terms(text), MOST_REQUIREMENTS + 1)) if len(text) <= LONGEST else ()
+    if not 0 < len(found) <= MOST_REQUIREMENTS:
+        raise SelectorSyntaxError(
+            f"A label selector has at most {LONGEST} characters and {MOST_REQUIREMENTS} requirements: "
+            f"{_shown(text)} has more."
+        )
+    return Selector(requirements=tuple(map(_requirement, found)))
 
 
 def terms(text: str) -> Iterator[str]:

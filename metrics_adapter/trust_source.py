@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from metrics_adapter.client_trust import CONFIG_MAP, ClientTrust, client_trust_from
@@ -21,6 +22,8 @@ POLL_S = 60.0
 """How often it is read while it cannot be watched."""
 RETRY_S = 2.0
 """And until it was read for the first time."""
+HURRY_S = 5.0
+"""How often it is read at most, whoever makes us."""
 
 Data = Mapping[str, str]
 
@@ -34,8 +37,16 @@ class ConfigMaps(Source, Protocol):
 class TrustSource:
     """Watches the ConfigMap, so that another CA counts at once, and reads it where it cannot be watched."""
 
-    def __init__(self, config_maps: ConfigMaps, *, poll_s: float = POLL_S, retry_s: float = RETRY_S) -> None:
+    def __init__(
+        self,
+        config_maps: ConfigMaps,
+        *,
+        poll_s: float = POLL_S,
+        retry_s: float = RETRY_S,
+        hurry_s: float = HURRY_S,
+    ) -> None:
         self._config_maps = config_maps
+        self._hurry_s = hurry_s
         self._poll_s = poll_s
         self._retry_s = retry_s
         self._mirror = Mirror(
@@ -47,6 +58,7 @@ class TrustSource:
             clock=time.monotonic,
         )
         self._mirrored: Data | None = None
+        self._is_hurried = asyncio.Event()
         self._taken: Data = {}
         self.current = ClientTrust()
         self.is_loaded = False
@@ -55,13 +67,21 @@ class TrustSource:
 
     async def load(self) -> None:
         """Read it once; what cannot be read leaves the last one in force."""
+        mirrored = self._mirrored
         try:
             data = await self._config_maps.config_map(**CONFIG_MAP)
         except KubernetesError as error:
             self._report(_reading_failed(error))
             return
-        if not self._is_watched:  # else the watch may have brought a newer one meanwhile
+        if not self._is_watched or mirrored is self._mirrored:  # else the watch has brought a newer one
             self._take(data)
+
+    def hurry(self) -> None:
+        """A client came with a certificate of no CA that is known: read it soon, its CA may be new.
+
+        So may it be where it is watched: a watch may have been cut without our knowing.
+        """
+        self._is_hurried.set()
 
     async def watch(self) -> None:
         """Keep it current, until cancelled."""
@@ -72,9 +92,17 @@ class TrustSource:
     async def _poll(self) -> None:
         while True:
             pause_s = self._poll_s if self.is_loaded else self._retry_s
-            await asyncio.sleep(pause_s * random.uniform(0.9, 1.1))
-            if not self._is_watched:
+            await self._pause(pause_s * random.uniform(0.9, 1.1))
+            if not self._is_watched or self._is_hurried.is_set():
+                self._is_hurried.clear()
                 await self.load()
+
+    async def _pause(self, pause_s: float) -> None:
+        """Shorter when somebody hurries us, but never too short."""
+        await asyncio.sleep(min(self._hurry_s, pause_s))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s - self._hurry_s):
+                await self._is_hurried.wait()
 
     @property
     def _is_watched(self) -> bool:

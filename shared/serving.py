@@ -55,12 +55,13 @@ async def serve(
     registry: CollectorRegistry,
     health: HealthCheck,
     client_ca: ClientCa | None = None,
+    on_stranger: Callable[[], None] = lambda: None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; then take no more, finish what is in flight and close.
 
-    `app` gets /healthz, /livez and /readyz. Raises CertificateError, and ConfigurationError when a
-    port is taken.
+    `app` gets /healthz, /livez and /readyz; `on_stranger` is told of client certificates that no CA vouches
+    for. Raises CertificateError, and ConfigurationError when a port is taken.
     """
     if settings.tls_cert_file is None or settings.tls_private_key_file is None:
         raise CeleryHpaError("There is no certificate to serve with.")
@@ -68,10 +69,11 @@ async def serve(
         certificate_file=settings.tls_cert_file,
         key_file=settings.tls_private_key_file,
         client_ca=client_ca,
+        on_stranger=on_stranger,
     )
     stopping = stop or asyncio.Event()
     check = _unless(stopping, health)
-    app.add_routes(health_routes(check))
+    app.add_routes(health_routes(check, tells_details=False))
     async with (
         _listening(
             telemetry_app(registry, check), settings.host, settings.telemetry_port, option="--telemetry-port"
@@ -88,8 +90,11 @@ async def serve(
         log.info("%s stops: it takes no more requests and finishes those it has.", name)
 
 
-def health_routes(check: HealthCheck) -> list[web.RouteDef]:
-    """/healthz and /livez: the process answers. /readyz: it can do its work; 503 otherwise."""
+def health_routes(check: HealthCheck, *, tells_details: bool) -> list[web.RouteDef]:
+    """/healthz and /livez: the process answers. /readyz: it can do its work; 503 otherwise.
+
+    Details name pools, brokers and delegates: they are not for a port that everybody in the cluster reaches.
+    """
 
     async def alive(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -97,7 +102,7 @@ def health_routes(check: HealthCheck) -> list[web.RouteDef]:
     async def ready(_request: web.Request) -> web.Response:
         health = check()
         head = "ok" if health.is_ready else "not ready"
-        text = "".join(f"{line}\n" for line in (head, *health.details))
+        text = "".join(f"{line}\n" for line in (head, *(health.details if tells_details else ())))
         return web.Response(text=text, status=200 if health.is_ready else 503)
 
     return [web.get("/healthz", alive), web.get("/livez", alive), web.get("/readyz", ready)]
@@ -113,7 +118,7 @@ def telemetry_app(registry: CollectorRegistry, check: HealthCheck) -> web.Applic
     # A series for each other one, that says when it began: nobody asks for it.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client's only untyped one
     app = web.Application()
-    app.add_routes([web.get("/metrics", metrics), *health_routes(check)])
+    app.add_routes([web.get("/metrics", metrics), *health_routes(check, tells_details=True)])
     return app
 
 

@@ -26,8 +26,18 @@ class ReloadingTls:
     What cannot be loaded (the key is there, its certificate not yet) leaves the last good one in use.
     """
 
-    def __init__(self, *, certificate_file: Path, key_file: Path, client_ca: ClientCa | None = None) -> None:
-        """Raises CertificateError when the files cannot be used now."""
+    def __init__(
+        self,
+        *,
+        certificate_file: Path,
+        key_file: Path,
+        client_ca: ClientCa | None = None,
+        on_stranger: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_stranger` is told of each client certificate that no CA vouches for.
+
+        Raises CertificateError when the files cannot be used now.
+        """
         self._certificate_file = certificate_file
         self._key_file = key_file
         self._client_ca = client_ca
@@ -36,6 +46,7 @@ class ReloadingTls:
         self.context = self._build()
         # Python has no other way to change the certificates of new handshakes; it fires without SNI, too.
         self.context.sni_callback = self._on_handshake
+        self.context.sslobject_class = _telling(on_stranger)
 
     def _on_handshake(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         self._refresh()
@@ -71,6 +82,20 @@ class ReloadingTls:
                 f"{self._certificate_file} and {self._key_file} cannot be used together: {error}"
             ) from error
         return context
+
+
+def _telling(on_stranger: Callable[[], None]) -> type[ssl.SSLObject]:
+    """asyncio keeps a handshake that failed to itself."""
+
+    class Telling(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except ssl.SSLCertVerificationError:
+                on_stranger()
+                raise
+
+    return Telling
 
 
 def fingerprint(path: Path) -> tuple[int, ...]:

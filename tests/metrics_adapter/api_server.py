@@ -86,7 +86,7 @@ class Adapter:
             observer=self.requests,
             others=self.others,
         )
-        app.add_routes(health_routes(Health))
+        app.add_routes(health_routes(Health, tells_details=False))
         certificate, key = self._save(
             "serving", make_leaf(self.authority.client_ca, common_name="adapter", addresses=["127.0.0.1"])
         )

@@ -152,6 +152,16 @@ async def test_discovery_names_both(both: Adapter) -> None:
     assert (await both.ask("/apis")).body["kind"] == "APIGroupList"
 
 
+async def test_whoever_passes_requests_on_to_us_sees_our_metrics_alone(both: Adapter) -> None:
+    """Two adapters that are each other's delegates would keep a name alive that nobody has any more."""
+    passed_on = [*ADMIN, ("Via", VIA)]
+    legacy = await both.ask(GROUP, headers=passed_on)
+    aggregated = await both.ask("/apis", headers=[*passed_on, ("Accept", AGGREGATED)])
+    (group,) = aggregated.body["items"]
+    assert [one["name"] for one in legacy.body["resources"]] == list(METRICS)
+    assert [one["resource"] for one in group["versions"][0]["resources"]] == list(METRICS)
+
+
 async def test_discovery_follows_and_its_etag_too(both: Adapter, other: OtherProvider) -> None:
     """Also back to ours alone; nobody is asked for it."""
     before = await both.ask(GROUP)

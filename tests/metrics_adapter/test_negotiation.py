@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metrics_adapter.negotiation import accepts_json, discovery_version
+from metrics_adapter.negotiation import LONGEST, accepts_json, discovery_version
 
 V2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 V2BETA1 = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
@@ -74,3 +74,9 @@ def test_what_cannot_be_json_is_refused(accept: str, accepted: bool) -> None:
 def test_aggregated_discovery_is_for_those_who_ask_for_it(accept: str, version: str | None) -> None:
     """Whoever asks for plain JSON gets the legacy form, and its fallback works."""
     assert discovery_version(accept) == version
+
+
+def test_a_header_without_end_counts_as_none() -> None:
+    accept = f"{V2},text/html".ljust(LONGEST + 1)
+    assert (accepts_json(accept), discovery_version(accept)) == (True, None)
+    assert not accepts_json("text/html".ljust(LONGEST))

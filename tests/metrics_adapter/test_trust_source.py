@@ -145,6 +145,66 @@ async def test_where_it_may_not_be_watched_it_is_read_again_and_again(
             assert source.problem is None
 
 
+async def test_a_client_of_an_unknown_ca_makes_us_read_it_at_once(
+    authority: Authority, stage: SandboxStage, tmp_path: Path
+) -> None:
+    """The new CA of a front proxy that did not wait for us."""
+    kubeconfig = await may_only_get(stage, tmp_path)
+    await publish(stage, authority)
+    async with KubeClient.connect(str(kubeconfig)) as kube:
+        source = TrustSource(kube, poll_s=NEVER_S, retry_s=0.01, hurry_s=0.01)
+        async with watching(source):
+            await until(lambda: source.is_loaded)
+            renewed = await publish(stage, Authority.make())
+            source.hurry()
+            await until(lambda: source.current == renewed)
+
+
+@dataclass
+class Silent:
+    """The watch tells nothing any more; a GET does, and is counted."""
+
+    data: Mapping[str, str]
+    gets: int = 0
+    is_watched: asyncio.Event = field(default_factory=asyncio.Event)
+    is_read: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def config_map(self, *, namespace: str, name: str) -> Mapping[str, str]:
+        self.gets += 1
+        self.is_read.set()
+        return self.data
+
+    async def list_objects(self, path: str, *, label_selector: str = "", field_selector: str = "") -> Listing:
+        document = {"metadata": {"name": WHERE[1], "resourceVersion": "1"}, "data": self.data}
+        return Listing(items=(document,), resource_version="1")
+
+    async def watch(
+        self, path: str, *, resource_version: str, label_selector: str = "", field_selector: str = ""
+    ) -> AsyncGenerator[WatchEvent, None]:
+        self.is_watched.set()
+        await asyncio.Event().wait()
+        yield WatchEvent(type="BOOKMARK", object={})
+
+
+async def test_a_watch_that_has_died_unnoticed_is_made_up_for_and_nobody_makes_us_read_without_end(
+    authority: Authority,
+) -> None:
+    kube, renewed = Silent(data=authority.config_map()), Authority.make()
+    source = TrustSource(kube, poll_s=NEVER_S, retry_s=NEVER_S, hurry_s=0.2)
+    async with watching(source):
+        await asyncio.wait_for(kube.is_watched.wait(), 20)
+        assert (source.current, kube.gets) == (authority.trust(), 0)
+        kube.data = renewed.config_map()
+        for _ in range(100):
+            source.hurry()
+        await asyncio.wait_for(kube.is_read.wait(), 20)
+        await until(lambda: source.current == renewed.trust())
+        for _ in range(100):
+            source.hurry()
+            await asyncio.sleep(0)
+        assert kube.gets == 1
+
+
 @dataclass
 class CutAndBack:
     """The watch is cut at once and comes back; meanwhile another CA is published, which only a GET tells."""

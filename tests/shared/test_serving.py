@@ -33,6 +33,7 @@ class Service:
     telemetry_port: int = 0
     health: Health = field(default_factory=Health)
     client_ca: Callable[[], str] | None = None
+    strangers: int = 0
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -62,6 +63,9 @@ class Service:
         names = [value for rdn in peer.get("subject", ()) for _, value in rdn]
         return web.json_response({"headers": len(request.headers), "client": names})
 
+    def meet_stranger(self) -> None:
+        self.strangers += 1
+
     async def serve(self) -> None:
         app = web.Application()
         app.add_routes([web.get("/", self.handle)])
@@ -80,6 +84,7 @@ class Service:
             registry=self.registry,
             health=lambda: self.health,
             client_ca=self.client_ca,
+            on_stranger=self.meet_stranger,
             stop=self.stop,
         )
 
@@ -206,9 +211,11 @@ async def test_client_certificates_are_taken_from_the_cas_of_the_moment(
         async with session(client=proxy, directory=tmp_path) as client, client.get(service.url) as response:
             assert (await response.json())["client"] == ["front-proxy-client"]
         authorities["pem"] = make_ca("the next CA").certificate_pem.decode()
+        assert service.strangers == 0
         async with session(client=proxy, directory=tmp_path) as client:
             with pytest.raises(aiohttp.ClientError):
                 await (await client.get(service.url)).read()
+        assert service.strangers > 0  # aiohttp may have tried again
 
 
 async def test_a_user_of_many_groups_is_not_refused(
@@ -294,14 +301,18 @@ async def test_a_signal_stops_it(
 async def test_health_is_on_both_ports_and_readiness_tells_what_is_amiss(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """In words only where telemetry is read: the other port is open to everybody in the cluster."""
     async with running(service, capsys), session() as client:
         service.health = Health(is_ready=False, details=("The broker cannot be reached.",))
-        for base in (service.url, service.telemetry):
+        for base, readiness in (
+            (service.url, "not ready\n"),
+            (service.telemetry, "not ready\nThe broker cannot be reached.\n"),
+        ):
             for path, status in (("/healthz", 200), ("/livez", 200), ("/readyz", 503)):
                 async with client.get(base + path) as response:
                     assert (path, response.status) == (path, status)
                     text = await response.text()
-            assert text == "not ready\nThe broker cannot be reached.\n"
+            assert text == readiness
         service.health = Health(details=("A detail.",))
         async with client.get(f"{service.telemetry}/readyz") as response:
             assert (response.status, await response.text()) == (200, "ok\nA detail.\n")
