@@ -21,6 +21,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from metrics_adapter.users import User
+from shared.ed25519_issuers import ed25519_issuers
 from shared.errors import CertificateError
 
 CONFIG_MAP = {"namespace": "kube-system", "name": "extension-apiserver-authentication"}
@@ -93,16 +94,26 @@ def _names(data: Mapping[str, str], key: str) -> tuple[str, ...]:
 
 def verify_client(leaf: x509.Certificate, *, chain: Certificates, cas: Certificates, now: datetime) -> bool:
     """Whether `cas` vouch for this client certificate at `now`; `chain` are intermediates it came with."""
-    if not cas or not _is_for_clients(leaf):
-        return False
+    return refusal_of(leaf, chain=chain, cas=cas, now=now) is None
+
+
+def refusal_of(
+    leaf: x509.Certificate, *, chain: Certificates, cas: Certificates, now: datetime
+) -> str | None:
+    """Why `cas` do not vouch for it; None when they do."""
+    if not cas:
+        return "no CA is known that could vouch for it"
+    if not _is_for_clients(leaf):
+        return "its extended key usage is not that of clients"
     builder = verification.PolicyBuilder().store(verification.Store(list(cas))).time(now)
     try:
         builder.extension_policies(
             ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY
         ).build_client_verifier().verify(leaf, list(chain))
-    except verification.VerificationError:
-        return False
-    return True
+    except verification.VerificationError as error:
+        is_vouched_for = any(map(_is_for_clients, ed25519_issuers(leaf, cas, now)))
+        return None if is_vouched_for else str(error)
+    return None
 
 
 # The defaults are the public web's: they want a subject alternative name, which Kubernetes' clients have not.

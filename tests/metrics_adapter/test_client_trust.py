@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from multidict import CIMultiDict
 
 from metrics_adapter.client_trust import (
@@ -66,6 +68,38 @@ def test_both_cas_of_a_rotation_are_believed(authority: Authority) -> None:
     cas = (authority.proxy_ca.certificate, new.certificate)
     assert verify_client(leaf.certificate, chain=(), cas=cas, now=NOW)
     assert verify_client(authority.front_proxy().certificate, chain=(), cas=cas, now=NOW)
+
+
+def ed25519(
+    subject: str, issuer: str, key: Ed25519PrivateKey, *extensions: x509.ExtensionType
+) -> x509.Certificate:
+    """Signed with `key`, which is its own, too."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=1))
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(key, None)
+
+
+def test_a_ca_with_an_ed25519_key_is_believed_as_in_go() -> None:
+    """As long as it, and the certificate, are for clients."""
+    key, is_ca = Ed25519PrivateKey.generate(), x509.BasicConstraints(ca=True, path_length=None)
+    servers = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    leaf = ed25519("front-proxy-client", "ca", key)
+    for ca, certificate, believed in (
+        (ed25519("ca", "ca", key, is_ca), leaf, True),
+        (ed25519("ca", "ca", key, is_ca), ed25519("front-proxy-client", "ca", key, servers), False),
+        (ed25519("ca", "ca", key, is_ca, servers), leaf, False),
+        (ed25519("ca", "ca", Ed25519PrivateKey.generate(), is_ca), leaf, False),
+    ):
+        assert verify_client(certificate, chain=(), cas=(ca,), now=NOW) is believed
 
 
 def test_the_config_map_of_a_real_api_server_is_understood(recording: Callable[[str], Any]) -> None:
