@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 import time
 from collections.abc import Callable, Collection
@@ -25,9 +26,13 @@ from metrics_adapter.review_cache import ReviewCache
 from metrics_adapter.review_limits import MOST_AT_ONCE, ReviewLimits
 from metrics_adapter.statuses import unauthorized
 from metrics_adapter.users import ANONYMOUS, User, with_authenticated_group
-from shared.client_certificates import Certificates, Presented, verify_client
+from shared.client_certificates import Certificates, Presented, common_name, refusal_of, verify_client
 from shared.kube_documents import TokenUser
 
+log = logging.getLogger(__name__)
+
+MOST_TOLD = 100
+"""Certificates of which the log says that they are refused."""
 LARGEST_TOKEN = 16 << 10
 """Characters. Those of service accounts have one or two thousand."""
 
@@ -56,6 +61,7 @@ class Authenticator:
             # Nobody knows yet who asks: there is one asker.
             limits=ReviewLimits(clock=clock, most_of_one=MOST_AT_ONCE),
         )
+        self._told: set[str] = set()
         # Tokens are secrets: what is kept is a digest that is worth nothing outside this process.
         self._digest_key = secrets.token_bytes(32)
 
@@ -71,9 +77,28 @@ class Authenticator:
             user = await self._bearer(token)
         if user is not None:
             return with_authenticated_group(user)
+        if presented:
+            self._tell_refused(presented)
         if presented or token:
             raise unauthorized()
         return ANONYMOUS
+
+    def _tell_refused(self, presented: Presented) -> None:
+        """Once for each: TLS took the certificate, so whoever comes with it sees nothing but 401."""
+        leaf, trust = presented.leaf, self._trust()
+        reason = refusal_of(
+            leaf,
+            chain=presented.chain,
+            cas=trust.proxy_cas if trust.allows(leaf) else trust.client_cas,
+            now=self._wall_clock(),
+        )
+        sentence = (
+            f"The client certificate with the common name {common_name(leaf)!r} is refused: "
+            f"{reason or 'nothing says which user comes with it'}."
+        )
+        if sentence not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(sentence)
+            log.warning(sentence)
 
     def _certified(self, headers: Headers, presented: Presented, trust: ClientTrust) -> User | None:
         user = None

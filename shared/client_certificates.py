@@ -13,6 +13,8 @@ from cryptography import x509
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from shared.ed25519_issuers import ed25519_issuers
+
 Certificates = tuple[x509.Certificate, ...]
 
 
@@ -26,16 +28,26 @@ class Presented:
 
 def verify_client(leaf: x509.Certificate, *, chain: Certificates, cas: Certificates, now: datetime) -> bool:
     """Whether `cas` vouch for this client certificate at `now`; `chain` are intermediates it came with."""
-    if not cas or not _is_for_clients(leaf):
-        return False
+    return refusal_of(leaf, chain=chain, cas=cas, now=now) is None
+
+
+def refusal_of(
+    leaf: x509.Certificate, *, chain: Certificates, cas: Certificates, now: datetime
+) -> str | None:
+    """Why `cas` do not vouch for it; None when they do."""
+    if not cas:
+        return "no CA is known that could vouch for it"
+    if not _is_for_clients(leaf):
+        return "its extended key usage is not that of clients"
     builder = verification.PolicyBuilder().store(verification.Store(list(cas))).time(now)
     try:
         builder.extension_policies(
             ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY
         ).build_client_verifier().verify(leaf, list(chain))
-    except verification.VerificationError:
-        return False
-    return True
+    except verification.VerificationError as error:
+        is_vouched_for = any(map(_is_for_clients, ed25519_issuers(leaf, cas, now)))
+        return None if is_vouched_for else str(error)
+    return None
 
 
 # The defaults are the public web's: they want a subject alternative name, which Kubernetes' clients have not.

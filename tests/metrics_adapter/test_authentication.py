@@ -125,6 +125,25 @@ async def test_a_bad_certificate_is_refused(authority: Authority, make: type) ->
     assert refusal.value.document["reason"] == "Unauthorized"
 
 
+async def test_why_a_certificate_is_refused_is_told_once(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its owner only sees 401, and TLS has taken it."""
+    door = authenticator(authority)
+    for certificate in (for_servers(authority.proxy_ca, "front-proxy-client"), authority.front_proxy()):
+        for _ in range(3):
+            with pytest.raises(ApiError):
+                await door.authenticate(NO_HEADERS, presented(certificate))
+    assert caplog.messages == [
+        "The client certificate with the common name 'front-proxy-client' is refused: "
+        "its extended key usage is not that of clients.",
+        "The client certificate with the common name 'front-proxy-client' is refused: "
+        "nothing says which user comes with it.",
+    ]
+    await door.authenticate(REMOTE, presented(authority.front_proxy()))
+    assert len(caplog.messages) == 2
+
+
 async def test_a_front_proxy_that_names_nobody_is_refused(authority: Authority) -> None:
     with pytest.raises(ApiError, match="Unauthorized"):
         await who(authority, authority.front_proxy())

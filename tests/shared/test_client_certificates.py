@@ -1,6 +1,10 @@
 """Which client certificates are believed, and whom they name."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.certificates import KeyPair, make_ca, make_leaf
 from shared.client_certificates import common_name, names_of, verify_client
@@ -54,3 +58,35 @@ def test_its_names_are_its_common_name_and_the_alternative_ones() -> None:
     leaf = make_leaf(CA, common_name="apiserver", names=["api.example.com"], addresses=["10.0.0.1"])
     assert names_of(leaf.certificate) == {"apiserver", "api.example.com", "10.0.0.1"}
     assert names_of(LEAF.certificate) == {common_name(LEAF.certificate)} == {"front-proxy-client"}
+
+
+def ed25519(
+    subject: str, issuer: str, key: Ed25519PrivateKey, *extensions: x509.ExtensionType
+) -> x509.Certificate:
+    """Signed with `key`, which is its own, too."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=1))
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(key, None)
+
+
+def test_a_ca_with_an_ed25519_key_is_believed_as_in_go() -> None:
+    """As long as it, and the certificate, are for clients."""
+    key, is_ca = Ed25519PrivateKey.generate(), x509.BasicConstraints(ca=True, path_length=None)
+    servers = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    leaf = ed25519("front-proxy-client", "ca", key)
+    for ca, certificate, believed in (
+        (ed25519("ca", "ca", key, is_ca), leaf, True),
+        (ed25519("ca", "ca", key, is_ca), ed25519("front-proxy-client", "ca", key, servers), False),
+        (ed25519("ca", "ca", key, is_ca, servers), leaf, False),
+        (ed25519("ca", "ca", Ed25519PrivateKey.generate(), is_ca), leaf, False),
+    ):
+        assert verify_client(certificate, chain=(), cas=(ca,), now=NOW) is believed
