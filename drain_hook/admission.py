@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from shared.errors import CeleryHpaError
+from shared.hook_warnings import BYPASSED
 from shared.pods import BYPASS_ANNOTATION, INT32_MAX, Workload
 from shared.pools import Pool
 
@@ -149,7 +150,7 @@ def check_claim(scale_down: ScaleDown, workload: Workload | None) -> Verdict | N
             f" {scale_down.from_replicas}."
         )
     if workload.is_bypassed or scale_down.is_bypassed:
-        message = f"Draining was bypassed: the annotation {BYPASS_ANNOTATION} of the {what} is true."
+        message = f"{BYPASSED} the annotation {BYPASS_ANNOTATION} of the {what} is true."
         return Verdict(allowed=True, reason="Bypassed", message=message, warnings=(message,))
     return None
 

@@ -20,6 +20,7 @@ from drain_hook.obstacles import (
 from drain_hook.own_order import Costs, as_likely, doubt, no_choice, unknown_order, unsteady_order
 from drain_hook.plans import DrainPlan, Refusal, Victim
 from drain_hook.victims import removal_class, removals
+from shared.hook_warnings import DRY_RUN
 from shared.pods import INT32_MIN, Pod, ReplicaSet, Workload, WorkloadState, parse_cost
 from shared.pools import Pool
 from shared.workers import Fleet
@@ -118,7 +119,7 @@ def decide_dry_run(plan: DrainPlan, *, scale_down: ScaleDown, pool: Pool, now: f
     """Always allows; the warnings say who would leave, each once, or why it would be refused."""
     real = decide(plan, scale_down=scale_down, pool=pool, now=now)
     outcome = "allowed" if real.allowed else "refused"
-    message = f"Dry run: this scale-down would be {outcome} now. {real.message}"
+    message = f"{DRY_RUN} {outcome} now. {real.message}"
     idle = [victim for victim in plan.victims if not victim.is_busy]
     # Where nobody is busy the message has named them.
     others = (f"To go beside them: {describe_victims(idle)}.",) if plan.busy and idle else ()

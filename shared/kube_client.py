@@ -42,6 +42,7 @@ from shared.kube_documents import (
     service_name_from,
     token_user_from,
     version_from,
+    warnings_in,
     webhook_cas_from,
     webhook_terms_from,
     webhooks_path,
@@ -135,11 +136,16 @@ class KubeClient:
             raise failures.exceptions[0] from failures
         return state_of(workload, sets.result(), pods.result(), as_of=as_of)
 
-    async def rehearse_scale(self, *, kind: str, namespace: str, name: str, replicas: int) -> None:
-        """Scale as a dry run: admission webhooks are asked, and nothing is stored."""
+    async def rehearse_scale(self, *, kind: str, namespace: str, name: str, replicas: int) -> tuple[str, ...]:
+        """Scale as a dry run: admission webhooks are asked, and nothing is stored. Returns their warnings."""
         path = f"{workloads_path(kind, namespace, name)}/scale"
         body, query = {"spec": {"replicas": replicas}}, {"dryRun": "All"}
-        await self._json("PATCH", path, query=query, body=body, content_type=MERGE_PATCH)
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+        async with self._connection.response(
+            "PATCH", path, query=query, body=body, content_type=MERGE_PATCH, timeout=timeout
+        ) as response:
+            await response.read()
+            return warnings_in(response.headers.getall("Warning", ()))
 
     async def patch_pod(
         self,

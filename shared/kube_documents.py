@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import quote
 from shared.pods import Document, Pod, Workload, parse_time
 
 LONGEST_EVENT_MESSAGE = 1024
+_WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 
 WORKLOAD_RESOURCES = {
     "Deployment": ("apps/v1", "deployments"),
@@ -294,6 +295,12 @@ def webhook_terms_from(webhook: Document) -> WebhookTerms:
         failure_policy=webhook.get("failurePolicy") or "Fail",
         timeout_s=float(webhook.get("timeoutSeconds") or 10),
     )
+
+
+def warnings_in(headers: Iterable[str]) -> tuple[str, ...]:
+    """The texts of `Warning` headers, as kubectl prints them; several may stand in one."""
+    texts = (match[1] for header in headers for match in _WARNING.finditer(header))
+    return tuple(re.sub(r"\\(.)", r"\1", text) for text in texts)
 
 
 def version_from(document: Document) -> tuple[int, int]:

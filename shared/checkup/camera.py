@@ -87,6 +87,7 @@ async def _pool(
         pool=pool,
         state=state,
         grace_s=grace_s,
+        namespace_labels=await cluster.namespace_labels(pool.namespace),
         rehearsal=await cluster.rehearse(pool, state) if pool.drain.enabled else None,
         broker=_broker_of(brokers, pool),
         workers=workers,

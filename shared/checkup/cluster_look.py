@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from shared.checkup.picture import (
 )
 from shared.checkup.served_certificate import tls_problem
 from shared.errors import Forbidden, KubernetesError, NotFound
+from shared.hook_warnings import said_by_the_hook
 from shared.kube_client import KubeClient
 from shared.kube_documents import api_services_path, path_of, quoted, webhooks_path, workloads_path
 from shared.pods import Document, WorkloadState, selector_text, state_of, workload_from
@@ -31,8 +33,9 @@ Result = TypeVar("Result")
 
 EXTERNAL_METRICS = "/apis/external.metrics.k8s.io/v1beta1"
 _OURS = "celery_"
-_DENIED = "denied the request: "
-_NOT_CALLED = "failed calling webhook"
+_WEBHOOK_WORD = re.compile(r'(?P<how>admission|failed calling) webhook "(?P<name>[^"]+)"')
+_DENIED = " denied the request: "
+_STATUS = re.compile(r" \(\d+\)$")
 DEFAULT_GRACE_S = 30.0
 _REVIEWS_AT_ONCE = 10
 
@@ -196,18 +199,22 @@ class ClusterLook:
         state = state_of(workload, sets, await self._kube.pods(**where), as_of=as_of)
         return state, _grace_s(found.items[0])
 
+    async def namespace_labels(self, name: str) -> Mapping[str, str] | Unread:
+        document = await attempt(self._kube.read(f"/api/v1/namespaces/{quoted(name)}"))
+        return document if isinstance(document, Unread) else document["metadata"].get("labels") or {}
+
     async def rehearse(self, pool: Pool, state: WorkloadState | Unread) -> Rehearsal | None:
         """Ask for one replica less, as a dry run: nothing else shows that the hook is heard."""
         if isinstance(state, Unread) or state.workload.replicas < 1:
             return None
         key, replicas = pool.workload_key, state.workload.replicas - 1
         try:
-            await self._kube.rehearse_scale(
+            warnings = await self._kube.rehearse_scale(
                 kind=key.kind, namespace=key.namespace, name=key.name, replicas=replicas
             )
         except KubernetesError as error:
-            return _failed_rehearsal(replicas, str(error))
-        return Rehearsal(replicas=replicas)
+            return failed_rehearsal(replicas, str(error))
+        return Rehearsal(replicas=replicas, said=said_by_the_hook(warnings))
 
 
 def _unread(error: KubernetesError) -> Unread:
@@ -221,13 +228,15 @@ def _grace_s(workload: Document) -> float:
     return DEFAULT_GRACE_S if seconds is None else float(seconds)
 
 
-def _failed_rehearsal(replicas: int, sentence: str) -> Rehearsal:
-    if _NOT_CALLED in sentence:
-        return Rehearsal(replicas=replicas, failure=sentence[sentence.index(_NOT_CALLED) :])
-    if _DENIED in sentence:
-        refusal = sentence.partition(_DENIED)[2].rpartition(" (")[0]
-        return Rehearsal(replicas=replicas, refusal=refusal)
-    return Rehearsal(replicas=replicas, not_asked=sentence)
+def failed_rehearsal(replicas: int, sentence: str) -> Rehearsal:
+    """What an error of the API server says; a webhook's own words, which may quote, come after its name."""
+    word = _WEBHOOK_WORD.search(sentence)
+    if word is None:
+        return Rehearsal(replicas=replicas, not_asked=sentence)
+    name, said = word["name"], _STATUS.sub("", sentence[word.end() :])
+    if word["how"] == "failed calling":
+        return Rehearsal(replicas=replicas, webhook=name, failure=f"{word[0]}{said}")
+    return Rehearsal(replicas=replicas, webhook=name, refusal=said.removeprefix(_DENIED).strip())
 
 
 def _autoscaler(document: Document) -> Autoscaler:

@@ -106,10 +106,14 @@ class Rehearsal:
 
     replicas: int
     """What was asked for."""
+    webhook: str = ""
+    """Name of the webhook that refused, or could not be asked: anybody's."""
     refusal: str = ""
-    """The hook's sentence, when it refused."""
+    """Its sentence, when it refused."""
     failure: str = ""
-    """Why the API server could not ask the hook."""
+    """Why the API server could not ask it."""
+    said: str = ""
+    """The hook's own warning, when nobody refused; empty when the hook said nothing."""
     not_asked: str = ""
     """Why it could not be asked for."""
 
@@ -147,6 +151,7 @@ class PoolPicture:
     state: WorkloadState | Unread
     grace_s: float = 30.0
     """terminationGracePeriodSeconds of the pod template."""
+    namespace_labels: Mapping[str, str] | Unread = field(default_factory=dict)
     rehearsal: Rehearsal | None = None
     """None when there is no replica that could go."""
     broker: str = ""

@@ -10,6 +10,7 @@ import pytest
 
 from deploy.sandbox import manifests
 from shared.checkup.checks import check
+from shared.checkup.cluster_look import failed_rehearsal
 from shared.checkup.findings import Finding, Level
 from shared.checkup.permissions import ADAPTER, HOOK, needed
 from shared.checkup.picture import (
@@ -25,6 +26,7 @@ from shared.checkup.picture import (
     Workers,
 )
 from shared.checkup.report import as_json, as_text, exit_code
+from shared.hook_warnings import DRY_RUN
 from shared.workers import Software
 from tests.checkup.builders import (
     METRIC,
@@ -218,17 +220,163 @@ def test_what_an_autoscaler_complains_of_is_told() -> None:
 
 # The hook
 
+OURS = "scale.drain.celery-hpa.io"
+
+
+def with_webhooks(*changes: dict[str, Any]) -> Registration:
+    """Our configuration, with webhook after webhook changed so."""
+    document = manifests.webhook_configuration(port=443, ca_pem=b"CA")
+    webhook = document["webhooks"][0]
+    document["webhooks"] = [webhook | change for change in changes]
+    return replace(picture().webhooks, document=document)
+
+
+def test_a_hook_that_was_heard() -> None:
+    """Its own warning shows that, and that alone."""
+    said = f"{DRY_RUN} allowed now."
+    found = check(picture(pools=(pool_picture(rehearsal=Rehearsal(replicas=1, said=said)),)))
+    assert f"reached the hook. {said}" in as_text(found)
+    assert exit_code(found) == 0
+
+
+def test_a_dry_run_that_is_allowed_without_a_word_of_the_hook() -> None:
+    """As by a match condition that never holds, or a hook that fails and is ignored."""
+    finding = wrong_with_pool(rehearsal=Rehearsal(replicas=1))
+    assert finding.level is Level.PROBLEM
+    assert "without a word of the hook" in finding.message
+    assert "matchConditions" in finding.advice
+
+
+def test_a_refusal_by_somebody_elses_webhook_shows_nothing_of_the_hook() -> None:
+    """And is told as theirs."""
+    sentence = (
+        'PATCH /x: admission webhook "validation.gatekeeper.sh" denied the request: '
+        'failed calling webhook "scale.drain.celery-hpa.io" is not allowed (403)'
+    )
+    finding = wrong_with_pool(rehearsal=failed_rehearsal(1, sentence))
+    assert finding.level is Level.WARNING
+    assert "refused by webhook validation.gatekeeper.sh, which is none of ours" in finding.message
+    assert finding.message.endswith("is not allowed")
+
+
+def test_a_failure_of_somebody_elses_webhook_is_not_put_down_to_the_hook() -> None:
+    sentence = (
+        'PATCH /x: Internal error occurred: failed calling webhook "validate.kyverno.svc-fail": failed to '
+        "call webhook: connection refused (500)"
+    )
+    finding = wrong_with_pool(rehearsal=failed_rehearsal(1, sentence))
+    assert finding.level is Level.PROBLEM
+    assert "failed at webhook validate.kyverno.svc-fail, which is none of ours" in finding.message
+    assert "drain-hook" not in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        (f'admission webhook "{OURS}" denied the request: Busy (2). (403)', {"refusal": "Busy (2)."}),
+        (
+            f'admission webhook "{OURS}" denied the request without explanation (400)',
+            {"refusal": "denied the request without explanation"},
+        ),
+        (f'failed calling webhook "{OURS}": EOF (500)', {"failure": f'failed calling webhook "{OURS}": EOF'}),
+    ],
+)
+def test_what_an_error_says_of_a_webhook(sentence: str, expected: dict[str, str]) -> None:
+    """In the API server's words."""
+    rehearsal = failed_rehearsal(1, f"PATCH /x: {sentence}")
+    assert rehearsal == Rehearsal(replicas=1, webhook=OURS, **expected)
+
+
+def by_name(*names: str) -> dict[str, Any]:
+    expression = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": list(names)}
+    return {"matchExpressions": [expression]}
+
+
+def by_expression(operator: str, *values: str) -> dict[str, Any]:
+    return {"matchExpressions": [{"key": "team", "operator": operator, "values": list(values)}]}
+
+
+@pytest.mark.parametrize(
+    ("selector", "is_asked"),
+    [
+        ({"matchLabels": {"kubernetes.io/metadata.name": "airflow"}}, False),
+        ({"matchLabels": {"kubernetes.io/metadata.name": "default", "team": "a"}}, True),
+        ({"matchLabels": {"celery-hpa.io/pools": "true"}}, False),
+        (by_expression("In", "a", "b"), True),
+        (by_expression("In", "b"), False),
+        (by_expression("NotIn", "a"), False),
+        (by_expression("NotIn", "b"), True),
+        (by_expression("Exists"), True),
+        (by_expression("DoesNotExist"), False),
+        ({"matchLabels": {"team": "a"}, **by_name("airflow")}, False),
+    ],
+)
+def test_a_namespace_is_selected_by_all_of_its_labels(selector: dict[str, Any], is_asked: bool) -> None:
+    """The namespace has the label team=a, and its name, which is always one."""
+    pools = (pool_picture(namespace_labels={"team": "a"}),)
+    found = check(picture(webhooks=with_webhooks({"namespaceSelector": selector}), pools=pools))
+    assert ("namespaceSelector leaves out default" in as_text(found)) is not is_asked
+    assert (exit_code(found) == 0) is is_asked
+
+
+def test_labels_that_may_not_be_read_are_held_against_nobody() -> None:
+    """The name is known all the same, and the dry run tells the rest."""
+    pools = (pool_picture(namespace_labels=NOT_ALLOWED),)
+    selector = {"matchLabels": {"team": "a"}}
+    assert (
+        exit_code(check(picture(webhooks=with_webhooks({"namespaceSelector": selector}), pools=pools))) == 0
+    )
+    selector |= by_name("other")
+    assert (
+        "leaves out default"
+        in wrong_with(webhooks=with_webhooks({"namespaceSelector": selector}), pools=pools).message
+    )
+
+
+@pytest.mark.parametrize(
+    ("selector", "is_asked"),
+    [
+        ({}, True),
+        ({"matchLabels": {"app": "worker"}}, False),
+        ({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}, True),
+    ],
+)
+def test_an_object_selector_selects_no_scale(selector: dict[str, Any], is_asked: bool) -> None:
+    """Whatever labels the workload has, its Scale has none."""
+    found = check(picture(webhooks=with_webhooks({"objectSelector": selector})))
+    assert ("The objectSelector of scale.drain.celery-hpa.io leaves out" in as_text(found)) is not is_asked
+    assert (exit_code(found) == 0) is is_asked
+
+
+def test_one_webhook_must_fit_in_all_respects() -> None:
+    """That another is asked here about something else does not help."""
+    updates = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"]}
+    elsewhere = {"namespaceSelector": by_name("airflow")}
+    everywhere = {"name": "update", "rules": [updates | {"resources": ["deployments"]}]}
+    finding = wrong_with(webhooks=with_webhooks(elsewhere, everywhere))
+    assert f"leaves out default in {OURS}," in finding.message
+
+
+def test_a_webhook_for_each_namespace_is_fine() -> None:
+    """As with a failurePolicy for each."""
+    webhooks = with_webhooks(
+        {"namespaceSelector": by_name("airflow")},
+        {"name": "second", "namespaceSelector": by_name("default")},
+    )
+    assert exit_code(check(picture(webhooks=webhooks))) == 0
+
 
 def test_a_refusal_shows_that_the_hook_is_heard() -> None:
     """It is what the hook is for."""
-    found = check(picture(pools=(pool_picture(rehearsal=Rehearsal(replicas=1, refusal="Busy.")),)))
+    refusal = Rehearsal(replicas=1, webhook=OURS, refusal="Busy.")
+    found = check(picture(pools=(pool_picture(rehearsal=refusal),)))
     assert "would refuse it now: Busy." in as_text(found)
     assert exit_code(found) == 0
 
 
 def test_a_hook_that_is_not_reached() -> None:
     failure = "failed calling webhook: connection refused"
-    finding = wrong_with_pool(rehearsal=Rehearsal(replicas=1, failure=failure))
+    finding = wrong_with_pool(rehearsal=Rehearsal(replicas=1, webhook=OURS, failure=failure))
     assert finding.level is Level.PROBLEM
     assert failure in finding.message
 

@@ -89,7 +89,7 @@ async def test_a_rehearsed_scale_changes_nothing(tmp_path: Path) -> None:
     async with sandbox_stage(tmp_path) as stage:
         await stage.add_workload(replicas=2)
         where = {"kind": "Deployment", "namespace": "default", "name": "worker"}
-        await stage.kube.rehearse_scale(**where, replicas=1)
+        assert await stage.kube.rehearse_scale(**where, replicas=1) == ()
         assert (await stage.kube.workload(**where)).replicas == 2
         document = await stage.kube.read("/apis/apps/v1/namespaces/default/deployments/worker")
         assert document["spec"]["replicas"] == 2

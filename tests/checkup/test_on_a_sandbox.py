@@ -34,6 +34,7 @@ from shared.checkup.command import Options, run_check
 from shared.checkup.findings import Finding, Level
 from shared.checkup.permissions import API_SERVICE, WEBHOOK_CONFIGURATION
 from shared.checkup.report import as_json, as_text, exit_code
+from shared.hook_warnings import DRY_RUN
 
 pytestmark = [pytest.mark.scenario, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -168,6 +169,8 @@ async def webhooks(site: Site) -> Document:
 async def test_a_healthy_sandbox_is_all_good(site: Site) -> None:
     findings = await site.until(is_all_good)
     assert {finding.level for finding in findings} == {Level.OK}
+    (hook,) = [finding for finding in findings if finding.check == "hook"]
+    assert f"reached the hook. {DRY_RUN} allowed now." in hook.message
     text = as_text(findings)
     assert text.startswith("Cluster\n")
     assert "Pool default/sound\n" in text
@@ -250,6 +253,29 @@ async def test_the_hook_is_not_asked_about_this_kind(site: Site) -> None:
     document["webhooks"][0]["rules"][0]["resources"] = ["statefulsets/scale"]
     async with changed(site, document):
         await site.finds("hook", "not asked about scale-downs of a Deployment")
+
+
+async def test_a_condition_that_never_holds(site: Site) -> None:
+    """The webhook is registered, sound, and never called."""
+    document = await webhooks(site)
+    document["webhooks"][0]["matchConditions"] = [{"name": "never", "expression": "false"}]
+    async with changed(site, document):
+        await site.finds("hook", "was allowed without a word of the hook")
+
+
+async def test_a_hook_that_fails_and_is_ignored(site: Site) -> None:
+    document = await webhooks(site)
+    document["webhooks"][0]["failurePolicy"] = "Ignore"
+    document["webhooks"][0]["clientConfig"]["service"]["port"] = free_port()
+    async with changed(site, document):
+        await site.finds("hook", "was allowed without a word of the hook")
+
+
+async def test_a_label_that_the_namespace_lacks(site: Site) -> None:
+    document = await webhooks(site)
+    document["webhooks"][0]["namespaceSelector"] = {"matchLabels": {"celery-hpa.io/pools": "true"}}
+    async with changed(site, document):
+        await site.finds("hook", "namespaceSelector leaves out default in scale.drain.celery-hpa.io")
 
 
 async def test_a_permission_is_missing(site: Site) -> None:

@@ -19,6 +19,7 @@ from drain_hook.admission import (
     parse_review,
     render_review,
 )
+from shared.hook_warnings import said_by_the_hook
 from shared.pods import Workload
 from tests.drain_hook.builders import pool, scale_down, workload
 
@@ -361,6 +362,7 @@ def test_the_break_glass_lets_a_scale_down_through() -> None:
     """The annotation on the workload, in case the hook itself is the trouble; kubectl shows a warning."""
     verdict = check_claim(scale_down(8, 5), workload(is_bypassed=True))
     assert verdict is not None
+    assert said_by_the_hook(verdict.warnings) == verdict.message
     assert (verdict.allowed, verdict.reason) == (True, "Bypassed")
     assert verdict.warnings == (verdict.message,)
 

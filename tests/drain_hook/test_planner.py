@@ -10,6 +10,7 @@ from drain_hook.admission import Verdict
 from drain_hook.mark_life import record_of
 from drain_hook.planner import decide, decide_dry_run
 from drain_hook.plans import DrainPlan
+from shared.hook_warnings import said_by_the_hook
 from shared.pods import INT32_MIN, Pod, WorkloadState
 from shared.workers import Fleet, Task
 from tests.drain_hook.builders import (
@@ -620,6 +621,7 @@ def test_a_dry_run_is_allowed_and_says_what_would_happen() -> None:
     assert said.warnings[0].startswith(
         "Dry run: this scale-down would be refused now. Waiting for 1 of the 2"
     )
+    assert said_by_the_hook(("of somebody else", *said.warnings)) == said.warnings[0]
     assert said.warnings[1:] == ("To go beside them: w-0 is idle.",)
     assert " ".join(said.warnings).count("w-1 runs") == 1
 

@@ -105,6 +105,22 @@ async def test_each_refusal_has_its_error_and_the_servers_sentence(
     assert caught.value.status == code
 
 
+async def test_the_warnings_to_a_rehearsed_scale_are_kept(api: Scripted, kube: KubeClient) -> None:
+    """One a header, as kube-apiserver writes them, or several, as a proxy may; with quotes and commas."""
+
+    def answer(_: web.Request) -> web.Response:
+        reply = web.json_response({})
+        reply.headers.add("Warning", r'299 - "say \"yes\", or C:\\"')
+        reply.headers.add("Warning", '299 - "one", 299 kube "two"')
+        reply.headers.add("Warning", "no warning at all")
+        return reply
+
+    api.answer = answer
+    warnings = await kube.rehearse_scale(kind="Deployment", namespace="default", name="worker", replicas=1)
+    assert warnings == ('say "yes", or C:\\', "one", "two")
+    assert api.requests[0].query == {"dryRun": "All"}
+
+
 async def test_a_refusal_is_not_tried_again(api: Scripted, kube: KubeClient) -> None:
     """Retry-After would have a library wait past our deadline, and write twice."""
     api.answer = lambda _: web.Response(status=429, headers={"Retry-After": "1"})
