@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,9 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.sandbox import manifests
 from deploy.sandbox.cluster import Sandbox, sandbox
 from deploy.sandbox.errors import ApiError
-from deploy.sandbox.processes import running
 from deploy.sandbox.resources import DEPLOYMENTS
 from deploy.sandbox.services import apply
+from tests.bench.crowd import crowd
 from tests.bench.figures import row
 
 POOL = "bench"
@@ -69,19 +68,20 @@ def table(measured: Mapping[int, Mapping[str, Usage]]) -> list[str]:
 @asynccontextmanager
 async def _fleet(directory: Path, workers: int) -> AsyncIterator[Sandbox]:
     """A sandbox in which the adapter and the hook know every worker."""
-    async with sandbox(directory, configuration=_configuration) as box:
-        command = [sys.executable, "-m", "tests.bench.crowd", box.broker_url, POOL]
-        async with running(command, log=directory / "crowd.log", ready="The crowd listens."):
-            pods = manifests.worker_deployment(
-                name=POOL,
-                replicas=workers,
-                command=["sleep", "infinity"],
-                environment={},
-                grace_seconds=0,
-            )
-            await apply(box.kube, pods)
-            await _until_known(box, workers)
-            yield box
+    async with (
+        sandbox(directory, configuration=_configuration) as box,
+        crowd(directory, box.broker_url, POOL),
+    ):
+        pods = manifests.worker_deployment(
+            name=POOL,
+            replicas=workers,
+            command=["sleep", "infinity"],
+            environment={},
+            grace_seconds=0,
+        )
+        await apply(box.kube, pods)
+        await _until_known(box, workers)
+        yield box
 
 
 def _configuration(broker_url: str) -> manifests.Document:
