@@ -8,6 +8,8 @@ Four rules of this protocol shape the file:
   bookkeeping keys of its own, which are always empty.
 - The reply queue exists only while somebody listens: a name left behind makes every later reply slower.
 - Nothing retries by itself: kombu's default is to try for ever, and a caller's deadline is near.
+- On Redis kombu fetches one message for each question to the server; replies come in thousands, so what waits
+  beside the first is fetched together.
 """
 
 # mypy: allow-untyped-calls
@@ -27,7 +29,10 @@ from kombu.exceptions import ChannelError
 from kombu.message import Message
 from kombu.messaging import Consumer, Producer
 from kombu.pidbox import Mailbox
+from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.virtual import Channel as VirtualChannel
+from kombu.utils.json import loads
+from redis.exceptions import ResponseError
 
 Heard = Callable[[str, Mapping[str, Any]], None]
 """Takes a ticket and the replies that came under it, by node name."""
@@ -38,6 +43,8 @@ _OWN_BOOKKEEPING = {
     "unacked_mutex_key": "unacked_mutex.celery-hpa",
 }
 _REPLY_QUEUE_EXPIRES_S = 10.0
+_FETCHED_AT_ONCE = 64
+"""Replies; a few milliseconds' work, so that other threads get their turn."""
 _NOT_FOUND = 404
 _LOCKED = 405
 """The queue is there, and another connection's alone."""
@@ -83,6 +90,7 @@ class BrokerConnection:
         self._producer = Producer(self._channel, auto_declare=False, serializer="json")
         self._replies = _reply_queue(mailbox.reply_exchange)(self._channel)
         self._consumer: Consumer | None = None
+        self._fetches_many = isinstance(self._channel, RedisChannel)
 
     def listen(self) -> None:
         """Declare the reply queue; the broker's answer also proves that the connection is alive."""
@@ -131,6 +139,21 @@ class BrokerConnection:
         """Hand over what arrives; returns after some of it, or after `timeout_s` without any."""
         with suppress(socket.timeout):
             self._connection.drain_events(timeout=timeout_s)
+            if self._fetches_many and self._consumer is not None:
+                self._fetch_more(self._consumer)
+
+    def _fetch_more(self, consumer: Consumer) -> None:
+        """What waits beside the reply that has just come; all of it belongs to the same consumer."""
+        try:
+            with self._channel.conn_or_acquire() as client:
+                waiting = client.rpop(self._replies.name, _FETCHED_AT_ONCE) or ()
+        except ResponseError:  # before Redis 6.2 there was no such thing as many at once
+            self._fetches_many = False
+            return
+        for raw in waiting:
+            message = self._channel.message_to_python(loads(raw))
+            message.accept = consumer.accept
+            self._receive(message.decode(), message)
 
     def queue_length(self, queue: str) -> int:
         """Messages ready in the queue; 0 when there is no such queue."""

@@ -16,6 +16,7 @@ from shared.celery_broker import BrokerConnection
 from shared.celery_control import CeleryControl
 from shared.errors import BrokerUnavailable
 from shared.urls import address, redacted
+from tests.bench.crowd import crowd
 from tests.brokers import Server, valkey
 from tests.workers import celery_workers, send_tasks
 
@@ -190,3 +191,21 @@ def test_a_connection_remembers_nothing_of_past_questions(store_url: str) -> Non
     exchanges = connection._channel.state.exchanges
     assert [exchange["table"] for exchange in exchanges.values()] == [[] for _ in exchanges]
     connection.close()
+
+
+@pytest.mark.parametrize("permissions", ["+@all", "+@all -rpop"])
+async def test_replies_of_many_arrive_whether_or_not_the_server_hands_out_several_at_once(
+    tmp_path: Path, permissions: str
+) -> None:
+    """Redis does since 6.2; an older one, or one that forbids it, is asked for each by itself."""
+    user = f"limited on >secret ~* &* {permissions}"
+    nodes = [f"celery@worker-{number}" for number in range(100)]
+    with valkey("--user", *user.split()) as server:
+        async with crowd(tmp_path, server.url, "default"):
+            control = CeleryControl(server.url.replace("redis://", "redis://limited:secret@"))
+            try:
+                for _ in range(2):
+                    fleet = await control.inspect(nodes, timeout_s=PATIENCE_S)
+                    assert fleet.workers.keys() == set(nodes)
+            finally:
+                await control.close()
