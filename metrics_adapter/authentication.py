@@ -29,7 +29,7 @@ from metrics_adapter.client_trust import (
 from metrics_adapter.review_cache import ReviewCache
 from metrics_adapter.statuses import unauthorized
 from metrics_adapter.users import ANONYMOUS, User, with_authenticated_group
-from shared.client_certificates import Certificates, Presented, verify_client
+from shared.client_certificates import Presented, Vouching
 from shared.errors import CertificateError, Forbidden, KubernetesError
 from shared.kube_documents import TokenUser
 
@@ -104,6 +104,7 @@ class Authenticator:
         self._trust = trust
         self._token_reviews = token_reviews
         self._wall_clock = wall_clock
+        self._front_proxies, self._clients = Vouching(), Vouching()
         self._tokens: ReviewCache[TokenUser | None] = ReviewCache(clock=clock)
         # Tokens are secrets: what is kept is a digest that is worth nothing outside this process.
         self._digest_key = secrets.token_bytes(32)
@@ -124,15 +125,14 @@ class Authenticator:
         return ANONYMOUS
 
     def _certified(self, headers: Headers, presented: Presented, trust: ClientTrust) -> User | None:
-        user = None
-        if trust.allows(presented.leaf) and self._is_verified(presented, trust.proxy_cas):
+        user, now = None, self._wall_clock()
+        if trust.allows(presented.leaf) and self._front_proxies.vouch(
+            presented, cas=trust.proxy_cas, now=now
+        ):
             user = user_of_headers(headers, trust)
-        if user is None and self._is_verified(presented, trust.client_cas):
+        if user is None and self._clients.vouch(presented, cas=trust.client_cas, now=now):
             user = user_of_certificate(presented.leaf)
         return user
-
-    def _is_verified(self, presented: Presented, cas: Certificates) -> bool:
-        return verify_client(presented.leaf, chain=presented.chain, cas=cas, now=self._wall_clock())
 
     async def _bearer(self, token: str) -> User | None:
         digest = hmac.new(self._digest_key, token.encode(), hashlib.sha256).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -28,10 +27,15 @@ class Authorizer:
         """An empty namespace means all of them. Raises KubernetesError when nobody can tell."""
         if MASTERS in user.groups:
             return True
-        spec = access_review_spec(user, metric=metric, namespace=namespace)
-        # Not the spec itself: somebody may think of thousands of metrics, each with a name of a megabyte.
-        key = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
-        return await self.answers.get(key, lambda: self._access_reviews.subject_access_review(spec))
+        # Not the question itself: somebody may think of thousands of metrics, each with a name of a megabyte.
+        question = repr((user.name, user.uid, user.groups, user.extra, metric, namespace))
+        key = hashlib.sha256(question.encode()).hexdigest()
+        return await self.answers.get(
+            key,
+            lambda: self._access_reviews.subject_access_review(
+                access_review_spec(user, metric=metric, namespace=namespace)
+            ),
+        )
 
 
 def access_review_spec(user: User, *, metric: str, namespace: str) -> dict[str, Any]:

@@ -112,9 +112,10 @@ def _first(headers: Headers, names: tuple[str, ...]) -> str:
 
 def _extra(headers: Headers, prefixes: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     extra: dict[str, tuple[str, ...]] = {}
+    lowered = [prefix.lower() for prefix in prefixes]
     for header in dict.fromkeys(name.lower() for name in headers):
-        for prefix in prefixes:
-            if header.startswith(prefix.lower()):
-                key = unquote(header.removeprefix(prefix.lower())).lower()
+        for prefix in lowered:
+            if header.startswith(prefix):
+                key = unquote(header.removeprefix(prefix)).lower()
                 extra[key] = extra.get(key, ()) + tuple(headers.getall(header, []))
     return tuple(sorted(extra.items()))
