@@ -112,8 +112,9 @@ def _first(headers: Headers, names: tuple[str, ...]) -> str:
 
 def _extra(headers: Headers, prefixes: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     extra: dict[str, tuple[str, ...]] = {}
-    lowered = [prefix.lower() for prefix in prefixes]
-    for header in dict.fromkeys(name.lower() for name in headers):
+    lowered = tuple(prefix.lower() for prefix in prefixes)
+    names = map(str.lower, headers)
+    for header in dict.fromkeys(name for name in names if name.startswith(lowered)):
         for prefix in lowered:
             if header.startswith(prefix):
                 key = unquote(header.removeprefix(prefix)).lower()

@@ -16,7 +16,9 @@ import pytest
 from deploy.sandbox.processes import ServiceFailed
 from tests.bench.database import measure_database
 from tests.bench.figures import Missed
+from tests.bench.queries import measure_queries
 from tests.bench.resources import measure_resources
+from tests.bench.scale_downs import measure_scale_downs
 from tests.bench.verdicts import measure_verdicts
 
 REPEATS, QUICK_REPEATS = 15, 5
@@ -33,8 +35,10 @@ class Benchmark(Protocol):
 
 BENCHMARKS: dict[str, Benchmark] = {
     "verdicts": measure_verdicts,
+    "scale-downs": measure_scale_downs,
     "database": measure_database,
     "resources": measure_resources,
+    "queries": measure_queries,
 }
 
 
