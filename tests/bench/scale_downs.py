@@ -186,8 +186,10 @@ def curves(measured: Sequence[Measured]) -> dict[str, list[tuple[float, float]]]
 def growth_table(measured: Sequence[Measured]) -> list[str]:
     lines = [row("Growth with workers", ["exponent", "fixed ms", "ms/worker"])]
     for name, points in curves(measured).items():
+        if len(points) == 1:
+            continue
         fixed, each = per_worker(points)
-        lines.append(row(name, [f"{exponent(points):.2f}", f"{fixed:.1f}", f"{each:.3f}"]))
+        lines.append(row(name, [f"{exponent(points):.2f}", f"{fixed:z.1f}", f"{each:.3f}"]))
     return lines
 
 
