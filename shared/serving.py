@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from shared.errors import CeleryHpaError, ConfigurationError, Mistake
@@ -69,6 +69,8 @@ async def serve(
     )
     stopping = stop or asyncio.Event()
     check = _unless(stopping, health)
+    loop = asyncio.get_running_loop()
+    show_tasks(registry, lambda: len(asyncio.all_tasks(loop)))
     app.add_routes(health_routes(check))
     async with (
         _listening(
@@ -85,6 +87,16 @@ async def serve(
             )
             await stopping.wait()
         log.info("%s stops: it takes no more requests and finishes those it has.", name)
+
+
+def show_tasks(registry: CollectorRegistry, count: Callable[[], int]) -> None:
+    """How many tasks there are, counted whenever Prometheus asks: a leak shows long before memory does."""
+    gauge = Gauge(
+        "celery_hpa_asyncio_tasks",
+        "What the service does at the same time, counted in asyncio's tasks.",
+        registry=registry,
+    )
+    gauge.set_function(count)
 
 
 def _prepare_interpreter() -> None:

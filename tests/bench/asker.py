@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from statistics import quantiles
@@ -112,8 +113,13 @@ class Asker:
     _number: int = 0
 
     def run(self) -> Answers:
-        lines = {line.socket.fileno(): line for line in self._connected()}
-        poll = select.epoll()
+        with ExitStack() as connections, select.epoll() as poll:
+            self._ask({line.socket.fileno(): line for line in self._connected(connections)}, poll)
+        return Answers.of(
+            self.latencies_s, statuses=self.statuses, seconds=self.errand.seconds, sent=self._number
+        )
+
+    def _ask(self, lines: Mapping[int, Line], poll: select.epoll) -> None:
         for number in lines:
             poll.register(number, select.EPOLLIN)
         idle = deque(lines.values())
@@ -133,9 +139,6 @@ class Asker:
                     if line.asked_at >= measured_from:
                         self.latencies_s.append(time.perf_counter() - line.asked_at)
                         self.statuses[status] += 1
-        return Answers.of(
-            self.latencies_s, statuses=self.statuses, seconds=self.errand.seconds, sent=self._number
-        )
 
     def _due(self, started: float) -> Iterator[float]:
         """When each request is to be sent."""
@@ -144,13 +147,13 @@ class Asker:
             yield started + number / self.errand.rate if self.errand.rate else 0.0
             number += 1
 
-    def _connected(self) -> Iterator[Line]:
+    def _connected(self, connections: ExitStack) -> Iterator[Line]:
         context = ssl.create_default_context(cadata=self.errand.ca_pem)
         context.load_cert_chain(self.errand.certificate_file, self.errand.key_file)
         for _ in range(self.errand.connections):
             plain = socket.create_connection(("127.0.0.1", self.errand.port))
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = context.wrap_socket(plain, server_hostname="127.0.0.1")
+            connection = connections.enter_context(context.wrap_socket(plain, server_hostname="127.0.0.1"))
             connection.setblocking(False)
             yield Line(connection)
 
