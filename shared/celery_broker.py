@@ -34,6 +34,8 @@ from kombu.transport.virtual import Channel as VirtualChannel
 from kombu.utils.json import loads
 from redis.exceptions import ResponseError
 
+from shared.celery_reply_queues import ReplyQueues
+
 Heard = Callable[[str, Mapping[str, Any]], None]
 """Takes a ticket and the replies that came under it, by node name."""
 
@@ -89,6 +91,11 @@ class BrokerConnection:
         self._exchange.declare()
         self._producer = Producer(self._channel, auto_declare=False, serializer="json")
         self._replies = _reply_queue(mailbox.reply_exchange)(self._channel)
+        self._queues: ReplyQueues | None = None
+        if isinstance(self._channel, RedisChannel):
+            self._queues = ReplyQueues(
+                self._channel, exchange=self._replies.exchange.name, queue=self._replies.name
+            )
         self._consumer: Consumer | None = None
         self._fetches_many = isinstance(self._channel, RedisChannel)
 
@@ -99,6 +106,8 @@ class BrokerConnection:
                 self._channel, [self._replies], accept=["json"], no_ack=True, auto_declare=False
             )
             consumer.register_callback(self._receive)
+            if self._queues is not None:
+                self._queues.listening()
             self._replies.declare()
             consumer.consume()
             self._consumer = consumer
@@ -110,6 +119,8 @@ class BrokerConnection:
             consumer.cancel()
             self._replies.delete()
             self._forget_binding()
+            if self._queues is not None:
+                self._queues.gone()
 
     def publish(
         self, method: str, arguments: Mapping[str, Any], *, nodes: Collection[str] | None, ticket: str
@@ -118,6 +129,8 @@ class BrokerConnection:
 
         Replies come under `ticket` to whoever drains.
         """
+        if self._queues is not None and self._consumer is not None:
+            self._queues.listening()
         self._producer.publish(
             {
                 "method": method,

@@ -16,6 +16,8 @@ from pathlib import Path
 import aiohttp
 
 from deploy.sandbox.cluster import Sandbox
+from shared.celery_control import CeleryControl
+from shared.celery_reply_queues import DEAD_AFTER_S
 from tests.bench.brokers import BrokerView
 from tests.bench.figures import Missed, row, save
 from tests.bench.fleets import REFRESH_S, fleet, telemetry_of
@@ -123,12 +125,18 @@ async def _left_behind(directory: Path, *, refreshes: int) -> list[str]:
                 await asyncio.sleep(1)
             hour = await _quiet(view) - before
             print(f"After {refreshes} refreshes there is {_listed(hour)} more in the broker.", flush=True)
-            while not view.contents() - before:  # until it waits for answers
-                pass
+            while not any(name.startswith("binding") for name in view.contents() - before):
+                pass  # until it waits for answers
             os.kill(adapter, signal.SIGKILL)
             await asyncio.sleep(2 * REFRESH_S)
             killed = await _quiet(view) - before
             print(f"After the adapter was killed there is {_listed(killed)} more in it.", flush=True)
+            view.age_listeners(2 * DEAD_AFTER_S)
+            successor = CeleryControl(box.broker_url)
+            await successor.inspect(["celery@nobody"], timeout_s=1.0)
+            await successor.close()
+            killed = await _quiet(view) - before
+            print(f"When the next one has asked, ten minutes later, {_listed(killed)}.", flush=True)
     return [
         f"{what} left {_listed(names)} in the broker."
         for what, names in ((f"{refreshes} refreshes", hour), ("A kill", killed))

@@ -9,6 +9,8 @@ from typing import Any
 
 import redis
 
+from shared.celery_reply_queues import LISTENERS
+
 REPLY_BINDINGS = "_kombu.binding.reply.celery.pidbox"
 """A set of everybody who waits for answers; a member left behind makes every later answer slower."""
 
@@ -44,6 +46,12 @@ class BrokerView:
         """Every key, and every queue that somebody bound to take answers from."""
         keys: list[str] = self._client.keys()
         return frozenset(keys) | {f"binding {member}" for member in self._client.smembers(REPLY_BINDINGS)}
+
+    def age_listeners(self, seconds: float) -> None:
+        """As if nobody had told for so long that they listen for answers."""
+        entries: dict[str, str] = self._client.hgetall(LISTENERS)
+        for queue, said_at in entries.items():
+            self._client.hset(LISTENERS, queue, str(float(said_at) - seconds))
 
 
 def _local_ports(pid: int) -> frozenset[int]:
