@@ -26,7 +26,7 @@ from tests.bench.soak import measure_soak
 from tests.bench.verdicts import measure_verdicts
 
 REPEATS, QUICK_REPEATS = 15, 5
-SOAK_MINUTES, QUICK_SOAK_MINUTES = 2.0, 0.4
+SOAK_MINUTES, QUICK_SOAK_MINUTES = 2.0, 0.25
 
 
 class Benchmark(Protocol):

@@ -25,15 +25,17 @@ from tests.bench.processes import cpu_s, memory_mib, process_of
 
 FLEETS = ((10, 1), (100, 1), (1000, 1), (1000, 10), (1000, 100))
 """Workers, and pools that share them."""
-QUICK_FLEETS = ((10, 1), (200, 1), (200, 20))
-SETTLE_S = 10.0
-PERIODS, QUICK_PERIODS = 4, 2
+QUICK_FLEETS = ((200, 1), (200, 20))
+SETTLE_S, QUICK_SETTLE_S = 10.0, 4.0
+PERIODS, QUICK_PERIODS = 4, 1
 """Of 5 s, for which each is looked at."""
 MOST_CPU = 0.15
 """Of a core."""
-HOUR, QUICK_HOUR = 720, 100
+HOUR, QUICK_HOUR = 720, 50
 """Refreshes."""
 HASTE_S = 0.1
+LATE_ANSWERS_S = 2.0
+"""Until workers have answered somebody who is no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ def _place(directory: Path, name: str) -> Path:
 
 
 async def _measured(box: Sandbox, *, workers: int, pools: int, periods: int) -> Measured:
-    await asyncio.sleep(SETTLE_S)
+    await asyncio.sleep(QUICK_SETTLE_S if os.environ.get("QUICK") else SETTLE_S)
     adapter = process_of("metrics_adapter", box.services.configuration)
     with BrokerView(box.broker_url) as view:
         before, spent_s = view.traffic_of(adapter), cpu_s(adapter)
@@ -128,7 +130,7 @@ async def _left_behind(directory: Path, *, refreshes: int) -> list[str]:
             while not any(name.startswith("binding") for name in view.contents() - before):
                 pass  # until it waits for answers
             os.kill(adapter, signal.SIGKILL)
-            await asyncio.sleep(2 * REFRESH_S)
+            await asyncio.sleep(LATE_ANSWERS_S)
             killed = await _quiet(view) - before
             print(f"After the adapter was killed there is {_listed(killed)} more in it.", flush=True)
             view.age_listeners(2 * DEAD_AFTER_S)
