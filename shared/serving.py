@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import sys
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ KEEPALIVE_S = 120.0
 FINISH_S = 35.0
 """How long requests may take to finish once we stop; kube-apiserver gives up at 34 s."""
 HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
+TLS_BUFFER = 64 * 1024
+"""Bytes."""
 SWITCH_S = 0.001
 """After so long a thread lets another one go on."""
 LONGEST_LINE = 1 << 20
@@ -144,6 +147,9 @@ def run(service: Coroutine[Any, Any, None]) -> int:
 
     What goes wrong at start is a sentence on stderr, not a traceback.
     """
+    # Each connection has a buffer for what TLS hands over at once, of 256 KiB; a record has 16 at most. There
+    # are three connections for each pool.
+    SSLProtocol.max_size = TLS_BUFFER
     try:
         asyncio.run(service)
     except KeyboardInterrupt:
