@@ -32,11 +32,10 @@ from drain_hook.warm_fleet import WarmFleet
 from drain_hook.webhook import webhook_app
 from drain_hook.worker_software import WorkerSoftware
 from shared import faults
-from shared.airflow_db import AirflowDatabase
 from shared.allowed_clients import AllowedClients
 from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
-from shared.databases import Databases, MetadataDatabase
+from shared.databases import Databases, MetadataDatabase, metadata_database
 from shared.kube_client import KubeClient
 from shared.leases import Lease
 from shared.pools import Configuration, Pool
@@ -69,7 +68,7 @@ async def run_hook(
     settings: Settings,
     *,
     connect: Connect[Control] = CeleryControl,
-    connect_database: Callable[[str], MetadataDatabase] = AirflowDatabase,
+    connect_database: Callable[[str], MetadataDatabase] = metadata_database,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker, by its URL.

@@ -133,7 +133,9 @@ def _candidate(
     # What a silent worker runs is unknown, whatever it said before; Airflow's database may know.
     believed = fleet.believed.get(node, ()) if is_silent else ()
     known = WorkerSnapshot(node=node, slots=0, active=believed) if worker is None or is_silent else worker
-    cost = worker_cost(known, pool=pool, now=now)
+    tasks = (*worker.tasks, *believed) if worker is not None and is_busy else believed
+    # Most are idle: what need not be worked out for each of a thousand is not.
+    cost = 0.0 if known.is_idle else worker_cost(known, pool=pool, now=now)
     is_draining = pod.mark is not None and pod.mark.workload_uid == workload.uid
     is_going = is_pending and _is_let_go(pod, workload)
     return Candidate(
@@ -142,7 +144,7 @@ def _candidate(
         worker=worker,
         is_silent=is_silent,
         believed=believed,
-        untouchable=untouchable((*(worker.tasks if worker else ()), *believed), pool=pool),
+        untouchable=untouchable(tasks, pool=pool) if tasks else (),
         is_going=is_going,
         group=_group(pod, is_going=is_going) if turn is None else (turn,),
         expense=(is_silent, is_busy and not is_silent, not is_draining, cost),

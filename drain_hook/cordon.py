@@ -63,6 +63,8 @@ class Pace:
 
     answer_s: float = 0.5
     """For an answer to a command; a silent worker costs all of it."""
+    answer_of_each_s: float = 0.002
+    """More time for each that is asked: a thousand answers take their time to arrive, and to read."""
     unheard_s: float = 0.05
     """For workers that are known to be silent."""
     first_look_s: float = 0.01
@@ -87,6 +89,10 @@ class Pace:
     """So often a pod is looked at again when others write to it."""
     longest_retry_pause_s: float = 1.0
     """An API server that asks for a longer one is not asked again: a review has no time for it."""
+
+    def answers_within_s(self, workers: int) -> float:
+        """For answers of so many."""
+        return self.answer_s + workers * self.answer_of_each_s
 
     def confirm_within_s(self, *, is_green: bool) -> float:
         """For a cancel to take effect, with green workers among those who got it or without."""
@@ -122,21 +128,26 @@ class Cordon:
         """
         return await self._patch_all(((pod, partial(_marked, mark, pod)) for pod, mark in marks), each=each)
 
-    async def cancel(self, queues: Queues, *, within_s: float) -> Fleet:
+    async def cancel(
+        self, queues: Queues, *, within_s: float, acknowledged: Callable[[], None] = lambda: None
+    ) -> Fleet:
         """Cancel these consumers; the answers of those that consume nothing any more, the others as silent.
 
+        `acknowledged` is called when there is an answer to the command, and what is left is to see it obeyed.
         Their tasks were asked for after their queues, so these are all there will be; only a green worker may
         start one more, for a little while. Raises BrokerUnavailable.
         """
         drained: dict[str, WorkerSnapshot] = {}
 
         async def command(queues: Queues, *, timeout_s: float) -> frozenset[str]:
-            acknowledged = await self._workers.cancel_consumers(queues, timeout_s=timeout_s)
+            heard = await self._workers.cancel_consumers(queues, timeout_s=timeout_s)
+            acknowledged()
             reach(FaultPoint.AFTER_CANCELS)
-            return acknowledged
+            return heard
 
         async def consume_nothing(nodes: Collection[str]) -> Collection[str]:
-            fleet = await self._workers.inspect(nodes, timeout_s=self._pace.answer_s)
+            timeout_s = self._pace.answers_within_s(len(nodes))
+            fleet = await self._workers.inspect(nodes, timeout_s=timeout_s)
             drained.update((node, worker) for node, worker in fleet.workers.items() if not worker.queues)
             return drained.keys()
 
@@ -167,7 +178,8 @@ class Cordon:
         """Add these consumers; returns the nodes seen to have them all. Raises BrokerUnavailable."""
 
         async def consume_again(nodes: Collection[str]) -> Collection[str]:
-            consumed = await self._workers.active_queues(nodes, timeout_s=self._pace.answer_s)
+            timeout_s = self._pace.answers_within_s(len(nodes))
+            consumed = await self._workers.active_queues(nodes, timeout_s=timeout_s)
             return [node for node, names in consumed.items() if names.issuperset(queues[node])]
 
         return await self._command_until(
@@ -188,7 +200,7 @@ class Cordon:
         pause_s = self._pace.first_look_s
         waiting = dict(queues)
         if waiting:
-            await command(waiting, timeout_s=self._pace.answer_s)
+            await command(waiting, timeout_s=self._pace.answers_within_s(len(waiting)))
         while waiting:
             await asyncio.sleep(pause_s)
             pause_s = self._pace.confirm_pause_s
@@ -197,7 +209,7 @@ class Cordon:
             if now() - started >= within_s:
                 break
             if waiting and not was_sent_again and now() - started >= self._pace.resend_after_s:
-                await command(waiting, timeout_s=self._pace.answer_s)
+                await command(waiting, timeout_s=self._pace.answers_within_s(len(waiting)))
                 was_sent_again = True
         return frozenset(queues.keys() - waiting.keys())
 

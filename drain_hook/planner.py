@@ -186,6 +186,8 @@ def _is_predictable(victims: Sequence[Victim], candidates: Sequence[Candidate]) 
 
 def _lowest_cost(survivor: Pod) -> int:
     """Of what stands on it now and what it gets back when it is released, perhaps before the victims go."""
+    if survivor.mark is None:
+        return survivor.deletion_cost
     return min(survivor.deletion_cost, parse_cost(survivor.foreign_cost))
 
 

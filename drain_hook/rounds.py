@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Protocol
@@ -264,12 +264,19 @@ class Round:
         self._may_go_on()
         running = [victim for victim in victims if victim.pod.phase == "Running"]
         green = {v.node for v in running if v.worker is not None and v.worker.is_green}
-        with self._phase("cancel"):
+        with ExitStack() as phases:
+            phases.enter_context(self._phase("cancel"))
             await self._cordon.cancel_unheard({v.node: v.queues for v in running if v.is_silent})
             asked_at = self._picture.asking()
+
+            def acknowledged() -> None:
+                phases.close()
+                phases.enter_context(self._phase("confirm"))
+
             fleet = await self._cordon.cancel(
                 {v.node: v.queues for v in running if not v.is_silent},
                 within_s=self._at_most(self._around.pace.confirm_within_s(is_green=bool(green))),
+                acknowledged=acknowledged,
             )
             await self._picture.learn(fleet, asked_at=asked_at)
         self._cordoned |= {victim.pod.uid: victim.cost for victim in victims}

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 REFRESH_TIMEOUT_S = 2.0
 """One silent worker costs all of it; nobody waits for it here."""
+REFRESH_OF_EACH_S = 0.002
+"""More time for each that is asked: a thousand answers take their time to arrive, and to read."""
 TRUSTED_REFRESHES = 2
 """A snapshot that missed more refreshes than this is asked for again before it is planned on."""
 
@@ -105,7 +107,8 @@ class WarmFleet:
         """Ask all workers of a pool, and forget those that are gone. Raises BrokerUnavailable."""
         state = self._cache.state(**pool.workload_key._asdict())
         nodes = answering_nodes(state.pods if state else (), worker_name=pool.worker_name)
-        await self._ask(pool, nodes, timeout_s=REFRESH_TIMEOUT_S)
+        timeout_s = REFRESH_TIMEOUT_S + REFRESH_OF_EACH_S * len(nodes)
+        await self._ask(pool, nodes, timeout_s=timeout_s)
         known = self._sightings.get(pool.key, {})
         self._sightings[pool.key] = here = {node: seen for node, seen in known.items() if node in nodes}
         workers = {node: seen.worker for node, seen in here.items() if seen.worker is not None}

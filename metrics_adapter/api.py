@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
 
 from aiohttp import web
 
+from metrics_adapter.answers import EVERY_NAMESPACE, Answers, Pools
 from metrics_adapter.authentication import Authenticator
 from metrics_adapter.authorization import Authorizer
-from metrics_adapter.catalogue import METRICS, labels_of, metric_named
+from metrics_adapter.catalogue import METRICS, metric_named
 from metrics_adapter.delegate import VIA
 from metrics_adapter.delegate_answers import Answer, is_path_segment
 from metrics_adapter.documents import (
@@ -23,11 +24,7 @@ from metrics_adapter.documents import (
     discovery,
     documents,
 )
-from metrics_adapter.external_metrics import value_list
-from metrics_adapter.freshness import PoolState
-from metrics_adapter.load import Load
 from metrics_adapter.negotiation import accepts_json, discovery_version
-from metrics_adapter.selectors import Selector, parse_selector
 from metrics_adapter.statuses import (
     ApiError,
     bad_request,
@@ -35,10 +32,8 @@ from metrics_adapter.statuses import (
     forbidden_path,
     internal_error,
     method_not_allowed,
-    no_pool,
     not_acceptable,
     not_found,
-    unavailable,
     unknown_metric,
 )
 from metrics_adapter.users import User
@@ -48,18 +43,9 @@ from shared.tls import presented_by
 
 log = logging.getLogger(__name__)
 
-EVERY_NAMESPACE = "*"
+_JSON_HEADERS = {"Content-Type": JSON}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Pools(Protocol):
-    """What is served."""
-
-    @property
-    def max_age_s(self) -> float: ...
-
-    def states(self) -> Iterable[PoolState]: ...
 
 
 class Others(Protocol):
@@ -79,7 +65,7 @@ class RequestObserver(Protocol):
     def requested(self, *, kind: str, code: int) -> None: ...
 
 
-POOLS = web.AppKey("POOLS", Pools)
+ANSWERS = web.AppKey("ANSWERS", Answers)
 AUTHENTICATOR = web.AppKey("AUTHENTICATOR", Authenticator)
 AUTHORIZER = web.AppKey("AUTHORIZER", Authorizer)
 OBSERVER = web.AppKey("OBSERVER", RequestObserver)
@@ -97,7 +83,7 @@ def create_api(
 ) -> web.Application:
     """The API; paths of HEALTH_PATHS may be added to it and are open to everybody."""
     app = web.Application(middlewares=[observed, with_statuses, authenticated, negotiated])
-    app[POOLS], app[OBSERVER] = pools, observer
+    app[ANSWERS], app[OBSERVER] = Answers(pools), observer
     app[AUTHENTICATOR], app[AUTHORIZER] = authenticator, authorizer
     if others is not None:
         app[OTHERS] = others
@@ -171,12 +157,12 @@ async def read_metric(request: web.Request) -> web.StreamResponse:
     _check_parameters(request.query)
     if metric is None:
         return await _read_elsewhere(request, namespace=namespace, name=name)
-    pools = request.app[POOLS]
-    states = _in_namespace(pools.states(), namespace)
-    if not states:
-        raise no_pool(name, namespace=namespace)
-    loads = _loads(states, _selector(request.query), max_age_s=pools.max_age_s)
-    return _json(value_list(name, metric.samples(loads)))
+    selector = request.query.get("labelSelector", "")
+    try:
+        body = request.app[ANSWERS].body(metric, namespace=namespace, selector=selector)
+    except SelectorSyntaxError as error:
+        raise bad_request(f"unable to parse requirement: {error}") from error
+    return web.Response(body=body, headers=_JSON_HEADERS)
 
 
 async def _read_elsewhere(request: web.Request, *, namespace: str, name: str) -> web.StreamResponse:
@@ -203,25 +189,6 @@ def _check_parameters(query: Mapping[str, str]) -> None:
     for term in filter(None, query.get("fieldSelector", "").split(",")):
         if not term.startswith("metadata.name"):
             raise bad_request(f"{term} is no field selector for metrics: only metadata.name is")
-
-
-def _selector(query: Mapping[str, str]) -> Selector:
-    try:
-        return parse_selector(query.get("labelSelector", ""))
-    except SelectorSyntaxError as error:
-        raise bad_request(f"unable to parse requirement: {error}") from error
-
-
-def _in_namespace(states: Iterable[PoolState], namespace: str) -> tuple[PoolState, ...]:
-    return tuple(s for s in states if namespace in (EVERY_NAMESPACE, s.pool.namespace))
-
-
-def _loads(states: Iterable[PoolState], selector: Selector, *, max_age_s: float) -> list[Load]:
-    """One pool that cannot be served refuses them all: a part of a sum is a wrong sum."""
-    selected = [state for state in states if selector.matches(labels_of(state.pool))]
-    if refusals := list(filter(None, (state.refusal(max_age_s=max_age_s) for state in selected))):
-        raise unavailable(" ".join(refusals))
-    return [state.load for state in selected if state.load is not None]
 
 
 def _handler(path: str, document: Document) -> Handler:

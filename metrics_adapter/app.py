@@ -19,10 +19,9 @@ from metrics_adapter.external_metrics import GROUP, VERSION
 from metrics_adapter.ownership import Ownership
 from metrics_adapter.telemetry import Telemetry
 from metrics_adapter.trust_source import TrustSource
-from shared.airflow_db import AirflowDatabase
 from shared.brokers import Brokers, Connect
 from shared.celery_control import CeleryControl
-from shared.databases import Databases, MetadataDatabase
+from shared.databases import Databases, MetadataDatabase, metadata_database
 from shared.kube_client import KubeClient
 from shared.pools import Pool
 from shared.self_managed import Certified, Registration, pod_namespace, with_certificate
@@ -47,7 +46,7 @@ async def run_adapter(
     settings: Settings,
     *,
     connect: Connect[Workers] = CeleryControl,
-    connect_database: Callable[[str], MetadataDatabase] = AirflowDatabase,
+    connect_database: Callable[[str], MetadataDatabase] = metadata_database,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `connect` opens the door to a broker.

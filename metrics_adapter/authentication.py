@@ -26,7 +26,7 @@ from metrics_adapter.review_cache import ReviewCache
 from metrics_adapter.review_limits import MOST_AT_ONCE, ReviewLimits
 from metrics_adapter.statuses import unauthorized
 from metrics_adapter.users import ANONYMOUS, User, with_authenticated_group
-from shared.client_certificates import Certificates, Presented, common_name, refusal_of, verify_client
+from shared.client_certificates import Presented, Vouching, common_name, refusal_of
 from shared.kube_documents import TokenUser
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Authenticator:
         self._trust = trust
         self._token_reviews = token_reviews
         self._wall_clock = wall_clock
+        self._front_proxies, self._clients = Vouching(), Vouching()
         self._tokens: ReviewCache[TokenUser | None] = ReviewCache(
             clock=clock,
             what="whose a token is",
@@ -101,15 +102,14 @@ class Authenticator:
             log.warning(sentence)
 
     def _certified(self, headers: Headers, presented: Presented, trust: ClientTrust) -> User | None:
-        user = None
-        if trust.allows(presented.leaf) and self._is_verified(presented, trust.proxy_cas):
+        user, now = None, self._wall_clock()
+        if trust.allows(presented.leaf) and self._front_proxies.vouch(
+            presented, cas=trust.proxy_cas, now=now
+        ):
             user = user_of_headers(headers, trust)
-        if user is None and self._is_verified(presented, trust.client_cas):
+        if user is None and self._clients.vouch(presented, cas=trust.client_cas, now=now):
             user = user_of_certificate(presented.leaf)
         return user
-
-    def _is_verified(self, presented: Presented, cas: Certificates) -> bool:
-        return verify_client(presented.leaf, chain=presented.chain, cas=cas, now=self._wall_clock())
 
     async def _bearer(self, token: str) -> User | None:
         digest = hmac.new(self._digest_key, token.encode(), hashlib.sha256).hexdigest()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from metrics_adapter.external_metrics import GROUP, VERSION
@@ -20,8 +18,8 @@ class AccessReviews(Protocol):
 
 STALE_ALLOW_S = 300.0
 """As long as kube-apiserver itself relies on what its own authorization webhook allowed."""
-LARGEST_SPEC = 10_000
-"""Bytes of a review whose answer is remembered, as in Kubernetes' own extension API servers."""
+LARGEST_QUESTION = 10_000
+"""Bytes of a question whose answer is remembered, as in Kubernetes' own extension API servers."""
 
 
 class Authorizer:
@@ -46,13 +44,16 @@ class Authorizer:
         """
         if MASTERS in user.groups:
             return True
-        spec = access_review_spec(user, metric=metric, namespace=namespace)
-        text = json.dumps(spec, sort_keys=True).encode()
-        ask = partial(self._access_reviews.subject_access_review, spec)
-        # Somebody may think of thousands of metrics, each with a name of a megabyte.
-        if len(text) > LARGEST_SPEC:
+        # Not the question itself: somebody may think of thousands of metrics, each with a name of a megabyte.
+        question = repr((user.name, user.uid, user.groups, user.extra, metric, namespace)).encode()
+
+        def ask() -> Awaitable[bool]:
+            spec = access_review_spec(user, metric=metric, namespace=namespace)
+            return self._access_reviews.subject_access_review(spec)
+
+        if len(question) > LARGEST_QUESTION:
             return await self.answers.get_once(ask, asker=user.name)
-        return await self.answers.get(hashlib.sha256(text).hexdigest(), ask, asker=user.name)
+        return await self.answers.get(hashlib.sha256(question).hexdigest(), ask, asker=user.name)
 
 
 def access_review_spec(user: User, *, metric: str, namespace: str) -> dict[str, Any]:

@@ -112,9 +112,11 @@ def _first(headers: Headers, names: tuple[str, ...]) -> str:
 
 def _extra(headers: Headers, prefixes: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     extra: dict[str, tuple[str, ...]] = {}
-    for header in dict.fromkeys(name.lower() for name in headers):
-        for prefix in prefixes:
-            if header.startswith(prefix.lower()):
-                key = unquote(header.removeprefix(prefix.lower())).lower()
+    lowered = tuple(prefix.lower() for prefix in prefixes)
+    names = map(str.lower, headers)
+    for header in dict.fromkeys(name for name in names if name.startswith(lowered)):
+        for prefix in lowered:
+            if header.startswith(prefix):
+                key = unquote(header.removeprefix(prefix)).lower()
                 extra[key] = extra.get(key, ()) + tuple(headers.getall(header, []))
     return tuple(sorted(extra.items()))

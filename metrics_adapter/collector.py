@@ -100,6 +100,8 @@ class Collector:
         self._wall_clock = wall_clock
         self._pools: tuple[Pool, ...] = ()
         self.max_age_s = 0.0
+        self.revision = 0
+        """Counts the changes of what is served."""
         self._shared_for_s = 0.0
         self._readings: dict[PoolKey, Reading] = {}
         self._taken_at: dict[PoolKey, float] = {}
@@ -132,6 +134,7 @@ class Collector:
     def adopt(self, configuration: Configuration) -> None:
         """These are the pools from now on; what is known of those that keep their workload is kept."""
         self._pools, self.max_age_s = configuration.pools, configuration.max_age
+        self.revision += 1
         self._shared_for_s = SHARED_FOR * configuration.refresh
         before = {key: reading.pool.workload for key, reading in self._readings.items()}
         kept = {pool.key for pool in self._pools if before.get(pool.key, pool.workload) == pool.workload}
@@ -259,6 +262,7 @@ class Collector:
     def _succeeded(
         self, pool: Pool, reading: Reading, *, taken_at: float, in_spite_of: Exception | None
     ) -> None:
+        self.revision += 1
         self._readings[pool.key] = reading
         self._taken_at[pool.key] = taken_at
         self._loads = loads(self._readings.values())

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from metrics_adapter.documents import DISCOVERY_GROUP, DISCOVERY_VERSIONS, JSON
 
 LONGEST = 4096
 """Characters of an Accept header; a longer one counts as none. A megabyte takes seconds to read."""
+LONGEST_REMEMBERED = 256
+"""Characters of a header; each client sends the same one again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +51,18 @@ def _quality(text: str) -> float:
 
 def accepts_json(accept: str) -> bool:
     """Whether plain JSON will do; without a header it will."""
-    if len(accept) > LONGEST or not accept.strip():
+    if len(accept) > LONGEST:
+        return True
+    return _known_to_accept_json(accept) if len(accept) <= LONGEST_REMEMBERED else _accepts_json(accept)
+
+
+def _accepts_json(accept: str) -> bool:
+    if not accept.strip():
         return True
     return any(r.type in (JSON, "application/*", "*/*") for r in media_ranges(accept))
+
+
+_known_to_accept_json = lru_cache(maxsize=64)(_accepts_json)
 
 
 def discovery_version(accept: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.x509 import verification
@@ -17,6 +18,9 @@ from shared.ed25519_issuers import ed25519_issuers
 
 Certificates = tuple[x509.Certificate, ...]
 
+MOST_REMEMBERED = 64
+"""Client certificates; a cluster has few that come here, and a handshake refuses those of nobody's CA."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presented:
@@ -24,6 +28,43 @@ class Presented:
 
     leaf: x509.Certificate
     chain: Certificates = ()
+
+
+class Vouching:
+    """Remembers for whom CAs vouch: signatures of a connection's certificate are the same at each request.
+
+    What may change the outcome is still looked at each time: the CAs themselves, and the clock.
+    """
+
+    def __init__(self) -> None:
+        self._vouched: dict[Presented, _Vouched] = {}
+
+    def vouch(self, presented: Presented, *, cas: Certificates, now: datetime) -> bool:
+        """As `verify_client`."""
+        known = self._vouched.get(presented)
+        if known is not None and known.cas is cas and known.since <= now <= known.until:
+            return True
+        self._vouched.pop(presented, None)
+        if not verify_client(presented.leaf, chain=presented.chain, cas=cas, now=now):
+            return False
+        if len(self._vouched) >= MOST_REMEMBERED:
+            self._vouched.clear()
+        self._vouched[presented] = _Vouched(cas=cas, since=now, until=_first_end(presented, cas, now=now))
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Vouched:
+    cas: Certificates
+    since: datetime
+    until: datetime
+    """When the first certificate ends that may have been needed."""
+
+
+def _first_end(presented: Presented, cas: Certificates, *, now: datetime) -> datetime:
+    """Of those that are over already none was of use."""
+    ends = (certificate.not_valid_after_utc for certificate in (presented.leaf, *presented.chain, *cas))
+    return min(end for end in ends if end >= now)
 
 
 def verify_client(leaf: x509.Certificate, *, chain: Certificates, cas: Certificates, now: datetime) -> bool:
@@ -66,6 +107,7 @@ def _is_for_clients(leaf: x509.Certificate) -> bool:
     return bool({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usages))
 
 
+@lru_cache(maxsize=MOST_REMEMBERED)
 def common_name(certificate: x509.Certificate) -> str:
     """CN of the subject; empty without one."""
     return next(iter(subject_values(certificate, NameOID.COMMON_NAME)), "")

@@ -31,6 +31,13 @@ class MetadataDatabase(Protocol):
 Opened = TypeVar("Opened", bound=MetadataDatabase)
 
 
+def metadata_database(url: str) -> MetadataDatabase:
+    """The door to a metadata database; its libraries are loaded for the first, and need 12 MB of memory."""
+    from shared.airflow_db import AirflowDatabase
+
+    return AirflowDatabase(url)
+
+
 class Databases(Generic[Opened]):
     """Metadata databases by URL, opened when first asked for."""
 

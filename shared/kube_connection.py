@@ -16,8 +16,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-from kubernetes.aio import config as kube_config
-from kubernetes.aio.client import ApiClient, Configuration
 
 from shared.errors import (
     ConfigurationError,
@@ -29,6 +27,7 @@ from shared.errors import (
     Mistake,
     NotFound,
 )
+from shared.kubernetes_aio import ApiClient, Configuration, kube_config
 
 log = logging.getLogger(__name__)
 

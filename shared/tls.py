@@ -7,11 +7,12 @@ import logging
 import os
 import ssl
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
 
-from shared.client_certificates import Presented
+from shared.client_certificates import MOST_REMEMBERED, Presented
 from shared.errors import CertificateError
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,12 @@ def presented_by(transport: asyncio.BaseTransport | None) -> Presented | None:
     if not tls or not leaf:
         return None
     chain = tls.get_unverified_chain()[1:] if hasattr(tls, "get_unverified_chain") else ()
+    return _parsed(leaf, tuple(chain))
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _parsed(leaf: bytes, chain: tuple[bytes, ...]) -> Presented:
+    """Once, not at each request of a connection that is kept open for days."""
     return Presented(
         leaf=x509.load_der_x509_certificate(leaf),
         chain=tuple(map(x509.load_der_x509_certificate, chain)),

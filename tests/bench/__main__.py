@@ -8,20 +8,27 @@ import os
 import shutil
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
 from deploy.sandbox.processes import ServiceFailed
+from tests.bench.background import measure_background
 from tests.bench.database import measure_database
 from tests.bench.figures import Missed
 from tests.bench.hpa import measure_hpa
 from tests.bench.outage import measure_outage
+from tests.bench.planning import measure_planning
+from tests.bench.queries import measure_queries
 from tests.bench.resources import measure_resources
+from tests.bench.scale_downs import measure_scale_downs
+from tests.bench.soak import measure_soak
 from tests.bench.verdicts import measure_verdicts
 
 REPEATS, QUICK_REPEATS = 15, 5
+SOAK_MINUTES, QUICK_SOAK_MINUTES = 2.0, 0.25
 
 
 class Benchmark(Protocol):
@@ -34,11 +41,16 @@ class Benchmark(Protocol):
 
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "planning": measure_planning,
     "verdicts": measure_verdicts,
+    "scale-downs": measure_scale_downs,
     "database": measure_database,
     "resources": measure_resources,
     "hpa": measure_hpa,
     "outage": measure_outage,
+    "queries": measure_queries,
+    "background": measure_background,
+    "soak": measure_soak,
 }
 
 
@@ -46,13 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
     """0 when every benchmark has run, 1 when one missed what it must reach, 2 when one could not be run."""
     options = _parser().parse_args(arguments)
     repeats = QUICK_REPEATS if os.environ.get("QUICK") else REPEATS
+    soak_minutes = options.minutes or (QUICK_SOAK_MINUTES if os.environ.get("QUICK") else SOAK_MINUTES)
+    benchmarks = BENCHMARKS | {"soak": partial(measure_soak, minutes=soak_minutes)}
     missed = False
     for name in options.names or BENCHMARKS:
         directory = Path("out", "bench", name).resolve()
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         try:
-            asyncio.run(BENCHMARKS[name](directory, repeats=repeats))
+            asyncio.run(benchmarks[name](directory, repeats=repeats))
         except Missed as error:
             print(f"\n{error}", file=sys.stderr)
             missed = True
@@ -74,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "names", nargs="*", type=_known, metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help=f"that soak lasts; {SOAK_MINUTES:g}, and less with QUICK=1"
     )
     return parser
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Self
 
@@ -29,6 +32,12 @@ class Figures:
     def cells(self) -> list[str]:
         """For a row of a table, in milliseconds."""
         return [str(self.count), f"{self.median_s * 1000:.1f}", f"{self.p95_s * 1000:.1f}"]
+
+
+def save(directory: Path, figures: object) -> None:
+    """As JSON beside the directory of the benchmark's logs, under its name."""
+    document = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "figures": figures}
+    directory.with_suffix(".json").write_text(json.dumps(document, indent=1))
 
 
 def row(what: str, cells: Sequence[str]) -> str:

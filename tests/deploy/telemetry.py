@@ -9,6 +9,7 @@ from drain_hook.telemetry import Telemetry as HookTelemetry
 from metrics_adapter.freshness import PoolState
 from metrics_adapter.review_cache import ReviewCache
 from metrics_adapter.telemetry import Telemetry as AdapterTelemetry
+from shared.serving import show_tasks
 from shared.settings import ConfigurationFile
 from tests.deploy.manifests import BASE, ROOT
 
@@ -28,6 +29,7 @@ def registered() -> CollectorRegistry:
     adapter.show_access_reviews(ReviewCache(clock=lambda: 0.0))
     adapter.show_delegate(lambda: None)
     environment = {"BROKER_URL": "redis://localhost"}
+    show_tasks(registry, lambda: 0)
     ConfigurationFile(BASE / "config.yaml", registry=registry, environment=environment)
     return registry
 

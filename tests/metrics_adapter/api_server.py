@@ -39,6 +39,13 @@ class FixedPools:
 
     known: list[PoolState] = field(default_factory=list)
     max_age_s: float = 60.0
+    looked_at: int = 0
+
+    @property
+    def revision(self) -> int:
+        """The test may have changed anything."""
+        self.looked_at += 1
+        return self.looked_at
 
     def states(self) -> Iterable[PoolState]:
         return self.known

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from metrics_adapter.authorization import LARGEST_SPEC, Authorizer, access_review_spec
+from metrics_adapter.authorization import LARGEST_QUESTION, Authorizer, access_review_spec
 from metrics_adapter.review_limits import BURST
 from metrics_adapter.statuses import ApiError
 from metrics_adapter.users import User
@@ -142,7 +142,7 @@ async def test_who_asks_for_ever_other_metrics_is_stopped_and_nobody_else() -> N
     clock, cluster = Clock(), FakeCluster()
     authorizer = Authorizer(cluster, clock=clock)
     flooder = User(name="flooder")
-    for length in (1, LARGEST_SPEC):
+    for length in (1, LARGEST_QUESTION):
         clock.now += 60.0
         with pytest.raises(ApiError) as refusal:
             await flood(authorizer, flooder, length)

@@ -14,12 +14,15 @@ import redis
 from deploy.sandbox.processes import free_port
 from shared.celery_broker import BrokerConnection
 from shared.celery_control import CeleryControl
+from shared.celery_reply_queues import DEAD_AFTER_S, LISTENERS
 from shared.errors import BrokerUnavailable
 from shared.urls import address, redacted
+from tests.bench.crowd import crowd
 from tests.brokers import Server, valkey
 from tests.workers import celery_workers, send_tasks
 
 NODE = "celery@alone"
+BINDINGS = "_kombu.binding.reply.celery.pidbox"
 PATIENCE_S = 20.0
 HOUR_S = 3600.0
 AGED_TASK = "3c1b0e4e-0000-4000-8000-000000000000"
@@ -190,3 +193,93 @@ def test_a_connection_remembers_nothing_of_past_questions(store_url: str) -> Non
     exchanges = connection._channel.state.exchanges
     assert [exchange["table"] for exchange in exchanges.values()] == [[] for _ in exchanges]
     connection.close()
+
+
+@pytest.mark.parametrize("permissions", ["+@all", "+@all -rpop"])
+async def test_replies_of_many_arrive_whether_or_not_the_server_hands_out_several_at_once(
+    tmp_path: Path, permissions: str
+) -> None:
+    """Redis does since 6.2; an older one, or one that forbids it, is asked for each by itself."""
+    user = f"limited on >secret ~* &* {permissions}"
+    nodes = [f"celery@worker-{number}" for number in range(100)]
+    with valkey("--user", *user.split()) as server:
+        async with crowd(tmp_path, server.url, "default"):
+            control = CeleryControl(server.url.replace("redis://", "redis://limited:secret@"))
+            try:
+                for _ in range(2):
+                    fleet = await control.inspect(nodes, timeout_s=PATIENCE_S)
+                    assert fleet.workers.keys() == set(nodes)
+            finally:
+                await control.close()
+
+
+def connected(url: str) -> BrokerConnection:
+    return BrokerConnection(
+        url, control_exchange="celery", transport_options={}, timeout_s=5.0, heard=lambda *_: None
+    )
+
+
+def killed(url: str, store: redis.Redis, *, ago_s: float) -> str:
+    """The reply queue of one who was killed so long ago, amid a question, with an answer in it."""
+    victim = connected(url)
+    victim.listen()
+    queue: str = victim._replies.name
+    store.lpush(queue, "an answer")
+    store.hset(LISTENERS, queue, time.time() - ago_s)
+    victim.abandon()
+    return queue
+
+
+@pytest.mark.parametrize(("ago_s", "stays"), [(DEAD_AFTER_S + 60, False), (DEAD_AFTER_S - 60, True)])
+def test_what_a_killed_process_left_is_swept_up_by_the_next(
+    store: redis.Redis, store_url: str, ago_s: float, stays: bool
+) -> None:
+    """Each binding that stays makes each answer of each worker slower; one that lives must stay."""
+    queue = killed(store_url, store, ago_s=ago_s)
+    successor = connected(store_url)
+    successor.listen()
+    left = {
+        "binding": any(queue in member for member in store.smembers(BINDINGS)),
+        "queue": bool(store.exists(queue)),
+        "entry": bool(store.hexists(LISTENERS, queue)),
+    }
+    assert left == dict.fromkeys(left, stays)
+    assert any(successor._replies.name in member for member in store.smembers(BINDINGS))
+    successor.close()
+
+
+def test_leftovers_are_found_under_a_prefix_and_without_a_binding(store: redis.Redis, store_url: str) -> None:
+    """Several may share a Redis; and a process may be killed before it has bound what it announced."""
+    store.hset(f"ours:{LISTENERS}", "never bound", time.time() - DEAD_AFTER_S - 60)
+    connection = BrokerConnection(
+        store_url,
+        control_exchange="celery",
+        transport_options={"global_keyprefix": "ours:"},
+        timeout_s=5.0,
+        heard=lambda *_: None,
+    )
+    connection.listen()
+    assert set(store.hgetall(f"ours:{LISTENERS}")) == {connection._replies.name}
+    connection.close()
+    assert not store.exists(f"ours:{LISTENERS}")
+
+
+def test_the_reply_queues_of_others_are_left_alone(store: redis.Redis, store_url: str) -> None:
+    """Flower, or an operator's celery inspect: nobody told when they listened."""
+    binding = "\x06\x16".join(("other", "", "other.reply.celery.pidbox"))
+    store.sadd(BINDINGS, binding)
+    connection = connected(store_url)
+    connection.listen()
+    connection.close()
+    assert store.smembers(BINDINGS) == {binding}
+    assert not store.exists(LISTENERS)
+
+
+def test_without_the_permission_for_it_nothing_is_swept_and_all_else_works(tmp_path: Path) -> None:
+    with valkey("--user", "limited", "on", ">secret", "~*", "&*", "+@all", "-hset") as server:
+        connection = connected(server.url.replace("redis://", "redis://limited:secret@"))
+        for _ in range(2):
+            connection.listen()
+            connection.publish("ping", {}, nodes=None, ticket="t")
+            connection.hush()
+        connection.close()

@@ -7,7 +7,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.certificates import KeyPair, make_ca, make_leaf
-from shared.client_certificates import common_name, names_of, verify_client
+from shared.client_certificates import (
+    MOST_REMEMBERED,
+    Presented,
+    Vouching,
+    common_name,
+    names_of,
+    verify_client,
+)
 from tests.metrics_adapter.certificates import expired, for_servers, namesake
 
 NOW = datetime.now(UTC)
@@ -90,3 +97,42 @@ def test_a_ca_with_an_ed25519_key_is_believed_as_in_go() -> None:
         (ed25519("ca", "ca", Ed25519PrivateKey.generate(), is_ca), leaf, False),
     ):
         assert verify_client(certificate, chain=(), cas=(ca,), now=NOW) is believed
+
+
+DAY = timedelta(days=1)
+CAS = (CA.certificate,)
+
+
+def test_a_certificate_that_cas_vouched_for_is_looked_at_again_when_they_change() -> None:
+    """Else a CA that was withdrawn would be believed on connections that are kept open."""
+    vouching, presented = Vouching(), Presented(leaf=LEAF.certificate)
+    others = (make_ca("other").certificate,)
+    assert [vouching.vouch(presented, cas=cas, now=NOW) for cas in (CAS, CAS, others, (), CAS)] == [
+        *(True, True, False, False, True)
+    ]
+
+
+def test_a_certificate_that_cas_vouched_for_expires_all_the_same() -> None:
+    vouching = Vouching()
+    leaf = make_leaf(CA, common_name="front-proxy-client", is_client=True, days=2)
+    presented, end = Presented(leaf=leaf.certificate), leaf.certificate.not_valid_after_utc
+    times = (NOW, end - timedelta(seconds=1), end + timedelta(seconds=1), NOW, NOW - 3650 * DAY)
+    assert [vouching.vouch(presented, cas=CAS, now=now) for now in times] == [True, True, False, True, False]
+
+
+def test_a_ca_that_is_over_does_not_keep_the_others_from_vouching() -> None:
+    """A bundle may hold the CA of before."""
+    over = make_ca("lab-ca", days=1, now=NOW - 3 * DAY)
+    vouching, presented = Vouching(), Presented(leaf=LEAF.certificate)
+    cas = (over.certificate, CA.certificate)
+    assert [vouching.vouch(presented, cas=cas, now=NOW) for _ in range(2)] == [True, True]
+
+
+def test_one_certificate_says_nothing_of_another() -> None:
+    """However many there are, and although all have one name."""
+    vouching, impostor = Vouching(), namesake(CA)
+    for _ in range(MOST_REMEMBERED + 1):
+        leaf = make_leaf(CA, common_name="a", is_client=True)
+        other = make_leaf(impostor, common_name="a", is_client=True)
+        assert vouching.vouch(Presented(leaf=leaf.certificate), cas=CAS, now=NOW)
+        assert not vouching.vouch(Presented(leaf=other.certificate), cas=CAS, now=NOW)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from deploy.sandbox.client import ApiClient
 from deploy.sandbox.controllers.deployments import replicas_of
 from deploy.sandbox.controllers.pod_control import PodControl, all_of, pod_of
-from deploy.sandbox.controllers.replicasets import candidate, choose_victims, status_of
+from deploy.sandbox.controllers.replicasets import candidate, choose_victims, is_active, status_of
 from deploy.sandbox.event_recorder import EventRecorder
 from deploy.sandbox.informers import Informer, Key, WorkQueue, controller_key, controller_of, key_of
 from deploy.sandbox.resources import REPLICA_SETS, Document
@@ -51,7 +51,7 @@ class ReplicaSetController:
 
     async def _manage(self, replica_set: Document) -> None:
         pods = self._pods.controlled_by(replica_set["metadata"]["uid"])
-        active = [pod for pod in pods if candidate(pod).is_active]
+        active = [pod for pod in pods if is_active(pod)]
         missing = replicas_of(replica_set) - len(active)
         if missing > 0:
             await all_of(

@@ -72,19 +72,27 @@ def parse_deletion_cost(annotation: str | None) -> int:
 def candidate(pod: dict[str, Any]) -> Candidate:
     """The fields of a Pod object that the choice looks at."""
     metadata, status = pod["metadata"], pod.get("status") or {}
-    phase = status.get("phase") or "Pending"
     return Candidate(
         name=metadata["name"],
         uid=metadata["uid"],
         node=(pod.get("spec") or {}).get("nodeName") or "",
-        phase=phase,
+        phase=_phase(pod),
         ready_since=ready_since(pod),
         deletion_cost=parse_deletion_cost((metadata.get("annotations") or {}).get(DELETION_COST)),
         restarts=max((item["restartCount"] for item in status.get("containerStatuses") or []), default=0),
         sidecar_restarts=sidecar_restarts(pod),
         created_at=parse_time(metadata.get("creationTimestamp")),
-        is_active="deletionTimestamp" not in metadata and phase not in ("Succeeded", "Failed"),
+        is_active=is_active(pod),
     )
+
+
+def is_active(pod: dict[str, Any]) -> bool:
+    """Whether a ReplicaSet counts the pod: it is neither finished nor being deleted."""
+    return "deletionTimestamp" not in pod["metadata"] and _phase(pod) not in ("Succeeded", "Failed")
+
+
+def _phase(pod: dict[str, Any]) -> str:
+    return (pod.get("status") or {}).get("phase") or "Pending"
 
 
 def sidecar_restarts(pod: dict[str, Any]) -> int:
@@ -112,32 +120,26 @@ def status_of(
     replica_set: dict[str, Any], pods: Sequence[dict[str, Any]], *, now: datetime
 ) -> dict[str, Any]:
     """The status of a ReplicaSet that owns these pods: active ones, and terminating ones beside them."""
-    candidates = [(candidate(pod), pod) for pod in pods]
-    active = [(one, pod) for one, pod in candidates if one.is_active]
-    ready = [one for one, _ in active if one.ready_since is not None]
+    active = [pod for pod in pods if is_active(pod)]
+    ready = [since for pod in active if (since := ready_since(pod)) is not None]
     template_labels = (replica_set["spec"]["template"].get("metadata") or {}).get("labels") or {}
     labelled = [
-        pod for _, pod in active if template_labels.items() <= (pod["metadata"].get("labels") or {}).items()
+        pod for pod in active if template_labels.items() <= (pod["metadata"].get("labels") or {}).items()
     ]
     min_ready_s = replica_set["spec"].get("minReadySeconds") or 0
-    available = [one for one in ready if _seconds_ready(one, now) >= min_ready_s]
+    available = [since for since in ready if (now - since).total_seconds() >= min_ready_s]
     counts = {
         "fullyLabeledReplicas": len(labelled),
         "readyReplicas": len(ready),
         "availableReplicas": len(available),
     }
-    terminating = sum(1 for _, pod in candidates if "deletionTimestamp" in pod["metadata"])
+    terminating = sum(1 for pod in pods if "deletionTimestamp" in pod["metadata"])
     return {
         "replicas": len(active),
         **{name: count for name, count in counts.items() if count},
         "terminatingReplicas": terminating,
         "observedGeneration": replica_set["metadata"].get("generation", 1),
     }
-
-
-def _seconds_ready(pod: Candidate, now: datetime) -> float:
-    assert pod.ready_since is not None
-    return (now - pod.ready_since).total_seconds()
 
 
 def _compare(first: Candidate, second: Candidate, colocated: Counter[str], now: datetime) -> int:

@@ -1,0 +1,209 @@
+"""How long a scale-down takes by the number of workers, beside the loop that it replaces.
+
+The hook confirms that every victim consumes nothing and runs nothing; the loop does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from deploy.sandbox.processes import stop
+from tests.bench.figures import Figures, Missed, row, save
+from tests.bench.growth import exponent, per_worker
+from tests.bench.simulated import POOL, Simulation, simulation
+
+SIZES, QUICK_SIZES = (5, 20, 50, 200, 500, 1_000), (20, 50, 200)
+RABBITMQ_SIZES = (20, 200, 1_000)
+ROUNDS, QUICK_ROUNDS = 20, 5
+LOOP_ROUNDS, QUICK_LOOP_ROUNDS = 10, 3
+WARM_UP = 2
+"""Rounds that are not counted: connections are opened, code is seen for the first time."""
+PAUSE_S = 0.4
+"""Between two rounds at the most, by chance: the hook's own questions must not always fall on one step."""
+HOOK, LOOP, TUNED = "hook", "loop, celery's defaults", "loop, tuned"
+PHASES = ("gather", "plan", "mark", "cancel", "confirm", "hold", "answer")
+AT_50_S, AT_1000_S, GROWTH = 0.100, 0.600, 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Rounds of one kind."""
+
+    broker: str
+    who: str
+    workers: int
+    victims: int
+    figures: Figures
+    phases: Mapping[str, float]
+    """Seconds that each took in the middle; the answer is what the others leave: lock, TLS, JSON."""
+    load: float
+    """Of the machine, on average over the last minute, in running processes."""
+
+    def cells(self) -> list[str]:
+        return [str(self.workers), str(self.victims), *self.figures.cells(), f"{self.load:.1f}"]
+
+
+Sample = tuple[float, Mapping[str, float]]
+"""Seconds of a round, and of its parts."""
+
+
+async def measure_scale_downs(directory: Path, *, repeats: int) -> None:
+    """At each size: one victim and 10 %, and the loop with 10 %. Raises Missed."""
+    is_quick = bool(os.environ.get("QUICK"))
+    measured = [m async for m in _measure(directory / "valkey", "valkey", QUICK_SIZES if is_quick else SIZES)]
+    if not is_quick:
+        measured += [m async for m in _measure(directory / "rabbitmq", "rabbitmq", RABBITMQ_SIZES)]
+    print("\n" + "\n".join(table(measured)))
+    print("\n" + "\n".join(phases_table(measured)))
+    print("\n" + "\n".join(growth_table(measured)))
+    save(directory, [asdict(one) for one in measured])
+    if missed := list(failures(measured)):
+        raise Missed("Missed: " + " ".join(missed))
+
+
+async def _measure(directory: Path, broker: str, sizes: Sequence[int]) -> AsyncIterator[Measured]:
+    await asyncio.to_thread(directory.mkdir)
+    is_quick, is_valkey = bool(os.environ.get("QUICK")), broker == "valkey"
+    rounds = QUICK_ROUNDS if is_quick else ROUNDS
+    loop_rounds = (QUICK_LOOP_ROUNDS if is_quick else LOOP_ROUNDS) if is_valkey else 0
+    async with simulation(directory, kind=broker) as fleet, _loop(directory, fleet) as loop:
+        for workers in sizes:
+            print(f"Measuring scale-downs of {workers} workers on {broker}.", flush=True)
+            await fleet.scale_up(workers)
+            for victims in sorted({1, max(1, workers // 10)}):
+                for who, scale_down, count in (
+                    (HOOK, lambda victims: _by_hook(fleet, victims), rounds),
+                    (LOOP, lambda victims: loop(victims, False), loop_rounds),
+                    (TUNED, lambda victims: loop(victims, True), loop_rounds),
+                ):
+                    if who == HOOK or (count and victims == max(1, workers // 10)):
+                        samples = await _rounds(fleet, scale_down, victims=victims, count=count)
+                        yield _measured(samples, broker=broker, who=who, workers=workers, victims=victims)
+
+
+async def _rounds(
+    fleet: Simulation, scale_down: Callable[[int], Awaitable[Sample]], *, victims: int, count: int
+) -> list[Sample]:
+    samples = []
+    for _ in range(WARM_UP + count):
+        samples.append(await scale_down(victims))
+        marked = await fleet.give_back()
+        if len(marked) != victims:
+            raise RuntimeError(f"{len(marked)} pods were marked, not {victims}; look into {fleet.hook_log}.")
+        await asyncio.sleep(random.uniform(PAUSE_S / 2, PAUSE_S))
+    return samples[WARM_UP:]
+
+
+async def _by_hook(fleet: Simulation, victims: int) -> Sample:
+    verdict = await fleet.review(victims=victims)
+    phases = dict(verdict.logged.phases)
+    return verdict.seconds, phases | {"answer": verdict.seconds - sum(phases.values())}
+
+
+@asynccontextmanager
+async def _loop(
+    directory: Path, fleet: Simulation
+) -> AsyncIterator[Callable[[int, bool], Awaitable[Sample]]]:
+    """A process of its own, which keeps its connections as the hook does."""
+    command = ("-m", "tests.bench.loop", str(fleet.plane.kubeconfig), fleet.broker_url, POOL)
+    with (directory / "loop.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    async def scale_down(victims: int, is_tuned: bool) -> Sample:
+        stdin.write(json.dumps({"victims": victims, "is_tuned": is_tuned}).encode() + b"\n")
+        answer = await stdout.readline()
+        if not answer:
+            raise RuntimeError(f"The loop has ended; look into {directory / 'loop.log'}.")
+        seconds = json.loads(answer)
+        return seconds.pop("all"), seconds
+
+    try:
+        yield scale_down
+    finally:
+        stdin.close()
+        await stop(process)
+
+
+def _measured(samples: Sequence[Sample], *, broker: str, who: str, workers: int, victims: int) -> Measured:
+    names = dict.fromkeys(name for _, phases in samples for name in phases)
+    return Measured(
+        broker=broker,
+        who=who,
+        workers=workers,
+        victims=victims,
+        figures=Figures.of([seconds for seconds, _ in samples]),
+        phases={name: Figures.of([p.get(name, 0.0) for _, p in samples]).median_s for name in names},
+        load=os.getloadavg()[0],
+    )
+
+
+def table(measured: Sequence[Measured]) -> list[str]:
+    heads = ["workers", "victims", "n", "median", "p95", "load"]
+    lines = [row("Scale-downs, in milliseconds", heads)]
+    ordered = sorted(measured, key=lambda one: (one.broker != "valkey", one.who, one.workers, one.victims))
+    return lines + [row(f"{one.who}, {one.broker}", one.cells()) for one in ordered]
+
+
+def phases_table(measured: Sequence[Measured]) -> list[str]:
+    lines = [row("Where the hook's time goes (medians, in ms)", PHASES)]
+    for one in measured:
+        if one.who == HOOK:
+            cells = [f"{one.phases.get(phase, 0.0) * 1000:.1f}" for phase in PHASES]
+            lines.append(row(f"{one.victims} of {one.workers}, {one.broker}", cells))
+    return lines
+
+
+def curves(measured: Sequence[Measured]) -> dict[str, list[tuple[float, float]]]:
+    """Milliseconds by workers, for each way to do it."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for one in measured:
+        if one.broker == "valkey":
+            share = ", 10 %" if one.victims == max(1, one.workers // 10) else ""
+            names = [f"{one.who}{share}"] if share else []
+            names += [f"{one.who}, one victim"] if one.who == HOOK and one.victims == 1 else []
+            for name in names:
+                found.setdefault(name, []).append((one.workers, one.figures.median_s * 1000))
+    return found
+
+
+def growth_table(measured: Sequence[Measured]) -> list[str]:
+    lines = [row("Growth with workers", ["exponent", "fixed ms", "ms/worker"])]
+    for name, points in curves(measured).items():
+        if len(points) == 1:
+            continue
+        fixed, each = per_worker(points)
+        lines.append(row(name, [f"{exponent(points):.2f}", f"{fixed:z.1f}", f"{each:.3f}"]))
+    return lines
+
+
+def failures(measured: Sequence[Measured]) -> Iterator[str]:
+    """By medians; of what was not measured nothing is said."""
+    by_hook = {
+        (one.workers, one.victims): one.figures.median_s
+        for one in measured
+        if one.who == HOOK and one.broker == "valkey"
+    }
+    for (workers, victims), limit_s in {(50, 5): AT_50_S, (1_000, 100): AT_1000_S}.items():
+        if (seconds := by_hook.get((workers, victims), 0.0)) > limit_s:
+            took, limit = round(seconds * 1000), round(limit_s * 1000)
+            yield f"A verdict on {victims} of {workers} workers takes {took} ms, not {limit}."
+    few, many = by_hook.get((20, 1)), by_hook.get((1_000, 1))
+    if few and many and many > GROWTH * few:
+        yield f"One victim takes {many / few:.1f} times as long among 1,000 as among 20, not {GROWTH:g}."

@@ -1,0 +1,157 @@
+"""Both services for a long time, beside 200 workers that come and go: nothing of theirs may grow.
+
+`make bench ARGS="soak --minutes 30"`; without the option a short version that a large leak does not pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import aiohttp
+
+from deploy.sandbox import manifests
+from deploy.sandbox.cluster import Sandbox
+from deploy.sandbox.errors import ApiError
+from deploy.sandbox.resources import DEPLOYMENTS, PODS
+from tests.bench.brokers import BrokerView
+from tests.bench.figures import Missed, row, save
+from tests.bench.fleets import POOL, REFRESH_S, fleet, telemetry_of
+from tests.bench.processes import memory_mib, open_files, process_of, threads
+
+WORKERS = 200
+REPLACED = 5
+"""Pods that are deleted each period; others, with other names, come for them."""
+ASKED_FOR_LESS = 4
+"""Every so many periods a scale-down is asked for, and refused: all workers are busy."""
+QUESTIONS = 10
+"""To the adapter, each period."""
+MODULES = ("metrics_adapter", "drain_hook")
+MOST_GROWTH_MIB = 8.0
+MOST_GROWTH = 5.0
+"""Of descriptors, threads, tasks and keys: as many come and go."""
+VALUES = "/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/celery_demand"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A service at one moment."""
+
+    module: str
+    at: float
+    memory_mib: float
+    files: int
+    threads: int
+    tasks: float
+    keys: int
+    """In the broker, whoever made them."""
+
+
+GROWING: dict[str, tuple[Callable[[Sample], float], float]] = {
+    "memory, MiB": (lambda sample: sample.memory_mib, MOST_GROWTH_MIB),
+    "open files": (lambda sample: sample.files, MOST_GROWTH),
+    "threads": (lambda sample: sample.threads, MOST_GROWTH),
+    "asyncio tasks": (lambda sample: sample.tasks, MOST_GROWTH),
+    "keys in the broker": (lambda sample: sample.keys, MOST_GROWTH),
+}
+"""What is watched, and how much more of it there may be at the end than after the first third."""
+
+
+async def measure_soak(directory: Path, *, repeats: int, minutes: float = 2.0) -> None:
+    """So long, with churn all the time. Raises Missed when something grows."""
+    print(f"Watching both services for {minutes:g} minutes beside {WORKERS} workers.", flush=True)
+    async with fleet(directory, workers=WORKERS) as box:
+        samples = await _soaked(box, until=time.monotonic() + 60 * minutes)
+    print("\n" + "\n".join(table(samples)))
+    save(directory, [asdict(sample) for sample in samples])
+    if failures := list(failures_of(samples)):
+        raise Missed("\n".join(failures))
+
+
+def table(samples: Sequence[Sample]) -> list[str]:
+    """A line for each service and thing."""
+    lines = [row("", ["first", "middle", "last"])]
+    for module in MODULES:
+        for what, (value, _) in GROWING.items():
+            cells = [f"{one:.0f}" for one in _thirds(samples, module, value)]
+            lines.append(row(f"{module}: {what}", cells))
+    return lines
+
+
+def failures_of(samples: Sequence[Sample]) -> Iterator[str]:
+    for module in MODULES:
+        for what, (value, most) in GROWING.items():
+            _, middle, last = _thirds(samples, module, value)
+            if last - middle > most:
+                yield f"{module}: {what} grew from {middle:.0f} to {last:.0f}."
+
+
+def _thirds(samples: Sequence[Sample], module: str, value: Callable[[Sample], float]) -> list[float]:
+    """The middle value in each; the first is still that of a service that has just begun."""
+    values = [value(sample) for sample in samples if sample.module == module]
+    third = max(1, len(values) // 3)
+    return [median(part) for part in (values[:third], values[third:-third] or values, values[-third:])]
+
+
+async def _soaked(box: Sandbox, *, until: float) -> list[Sample]:
+    samples: list[Sample] = []
+    period = 0
+    with BrokerView(box.broker_url) as view:
+        while time.monotonic() < until:
+            period += 1
+            await _disturb(box, asks_for_less=period % ASKED_FOR_LESS == 0)
+            await asyncio.sleep(REFRESH_S)
+            samples += await _samples(box, view)
+    return samples
+
+
+async def _disturb(box: Sandbox, *, asks_for_less: bool) -> None:
+    pods = (await box.kube.list(PODS, manifests.NAMESPACE, labelSelector=f"app={POOL}"))["items"]
+    for pod in random.sample(pods, REPLACED):
+        await box.kube.delete(PODS, manifests.NAMESPACE, pod["metadata"]["name"])
+    for _ in range(QUESTIONS):
+        await box.kube.request("GET", VALUES.format(manifests.NAMESPACE))
+    if asks_for_less:
+        change = {"spec": {"replicas": WORKERS - 10}}
+        try:
+            await box.kube.patch(DEPLOYMENTS, manifests.NAMESPACE, POOL, change, subresource="scale")
+        except ApiError:
+            return
+        raise RuntimeError("A scale-down of busy workers was allowed.")
+
+
+async def _samples(box: Sandbox, view: BrokerView) -> list[Sample]:
+    keys = len(view.contents())
+    ports = (box.services.adapter_telemetry, box.services.hook_telemetry)
+    return [
+        _sample(
+            module,
+            process_of(module, box.services.configuration),
+            tasks=await _tasks(port),
+            keys=keys,
+        )
+        for module, port in zip(MODULES, ports, strict=True)
+    ]
+
+
+def _sample(module: str, pid: int, *, tasks: float, keys: int) -> Sample:
+    return Sample(
+        module=module,
+        at=time.time(),
+        memory_mib=memory_mib(pid),
+        files=open_files(pid),
+        threads=threads(pid),
+        tasks=tasks,
+        keys=keys,
+    )
+
+
+async def _tasks(port: int) -> float:
+    async with aiohttp.ClientSession() as session:
+        values = await telemetry_of(session, port)
+    return next(value for name, _, value in values if name == "celery_hpa_asyncio_tasks")

@@ -1,0 +1,51 @@
+"""What is said of scale-downs is what was measured."""
+
+from tests.bench.figures import Figures
+from tests.bench.growth import exponent
+from tests.bench.scale_downs import HOOK, TUNED, Measured, curves, failures, growth_table, phases_table, table
+
+
+def measured(
+    workers: int, victims: int, seconds: float, *, who: str = HOOK, broker: str = "valkey"
+) -> Measured:
+    return Measured(
+        broker=broker,
+        who=who,
+        workers=workers,
+        victims=victims,
+        figures=Figures.of([seconds]),
+        phases={"mark": seconds / 2, "answer": seconds / 2},
+        load=1.0,
+    )
+
+
+def test_a_target_is_missed_by_the_median_on_valkey() -> None:
+    assert list(failures([measured(50, 5, 0.1), measured(1_000, 100, 0.6)])) == []
+    assert len(list(failures([measured(50, 5, 0.11), measured(1_000, 100, 0.61)]))) == 2
+    assert list(failures([measured(50, 5, 9.0, who=TUNED), measured(50, 5, 9.0, broker="rabbitmq")])) == []
+
+
+def test_one_victim_must_not_cost_more_than_twice_as_much_among_many() -> None:
+    assert list(failures([measured(20, 1, 0.05), measured(1_000, 1, 0.1)])) == []
+    (sentence,) = failures([measured(20, 1, 0.05), measured(1_000, 1, 0.11)])
+    assert sentence == "One victim takes 2.2 times as long among 1,000 as among 20, not 2."
+
+
+def test_one_victim_and_a_tenth_are_different_curves() -> None:
+    """Of five workers one is both."""
+    found = curves([measured(5, 1, 0.05), measured(50, 1, 0.05), measured(50, 5, 0.5)])
+    assert found == {
+        "hook, 10 %": [(5, 50.0), (50, 500.0)],
+        "hook, one victim": [(5, 50.0), (50, 50.0)],
+    }
+    assert exponent(found["hook, 10 %"]) > 0.99
+
+
+def test_tables_are_in_milliseconds() -> None:
+    rounds = [measured(5, 1, 0.05), measured(50, 5, 0.5)]
+    assert [line.split()[-6:] for line in table(rounds)[1:]] == [
+        ["5", "1", "1", "50.0", "50.0", "1.0"],
+        ["50", "5", "1", "500.0", "500.0", "1.0"],
+    ]
+    assert phases_table(rounds)[1].split()[-7:] == ["0.0", "0.0", "25.0", "0.0", "0.0", "0.0", "25.0"]
+    assert growth_table(rounds)[1].split()[-3:] == ["1.00", "0.0", "10.000"]
