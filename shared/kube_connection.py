@@ -27,11 +27,14 @@ from shared.errors import (
     Mistake,
     NotFound,
 )
-from shared.kubernetes_aio import ApiClient, Configuration, kube_config
+from shared.kubernetes_aio import ApiClient, Configuration, RESTClientObject, kube_config
 
 log = logging.getLogger(__name__)
 
 TOKEN_RETRY_S = 60.0
+KEPT_OPEN_S = 60.0
+"""An idle connection. An HPA asks every 15 s, when aiohttp's own patience has just ended, and the handshakes
+for thirty connections cost more than their PATCHes. The API server itself waits for 90 s."""
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
@@ -50,6 +53,7 @@ async def connect(kubeconfig: str | None, *, context: str | None = None) -> Asyn
     try:
         loader = await _load(configuration, kubeconfig, context)
         api = ApiClient(configuration)
+        api.rest_client = _RestClient(configuration)
     except Exception as error:  # the package checks little: a wrong file raises whatever it runs into
         raise ConfigurationError((_unusable(kubeconfig, error),)) from error
     refresher = asyncio.create_task(_keep_token_fresh(loader, configuration))
@@ -59,6 +63,13 @@ async def connect(kubeconfig: str | None, *, context: str | None = None) -> Asyn
     finally:
         refresher.cancel()
         await api.close()  # type: ignore[no-untyped-call]  # the package is typed, not all of its functions
+
+
+class _RestClient(RESTClientObject):
+    """Overrides what the package leaves to be overridden; it connects when it is first used."""
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, keepalive_timeout=KEPT_OPEN_S)
 
 
 class KubeConnection:

@@ -14,5 +14,6 @@ if "kubernetes" not in sys.modules and (_spec := find_spec("kubernetes")) is not
 
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTClientObject
 
-__all__ = ("ApiClient", "Configuration", "kube_config")
+__all__ = ("ApiClient", "Configuration", "RESTClientObject", "kube_config")
