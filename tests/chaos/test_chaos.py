@@ -1,6 +1,6 @@
 """The short version of `make chaos`: `make test ARGS="-m chaos tests/chaos"`.
 
-Not part of `make test`: it disturbs at random instants, and may meet the gap of row 39 in FAILURES.md.
+Not part of `make test`, since it takes three minutes and all of the machine; CI runs it by itself.
 """
 
 from __future__ import annotations
