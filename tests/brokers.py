@@ -101,6 +101,7 @@ class Server:
             yield
         finally:
             self.stop()
+            self._guard.communicate()
 
     def kill(self) -> None:
         """At once, as a machine that fails would."""
@@ -120,13 +121,12 @@ class Server:
         os.killpg(self._process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """Ask it to end, then make it."""
+        """Ask it to end, then make it; it may be started again."""
         for number, patience_s in ((signal.SIGCONT, 0), (signal.SIGTERM, 10), (signal.SIGKILL, None)):
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self._process.pid, number)
                 self._process.wait(patience_s)
         self._tell_guard(f"-{self._process.pid}")
-        self._guard.communicate()
 
     def _launch(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
