@@ -1,6 +1,6 @@
 """The short version of `make chaos`: `make test ARGS="-m chaos tests/chaos"`.
 
-Not part of `make test`, since it takes three minutes and all of the machine; CI runs it by itself.
+Not part of `make test`: it takes three minutes, and all of the machine.
 """
 
 from __future__ import annotations
