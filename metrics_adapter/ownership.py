@@ -58,8 +58,7 @@ class Ownership:
     async def registered_ca(self) -> CaBundles:
         """What an APIService of ours trusts; of somebody else's nothing that we would change."""
         found = await self._api_services.api_service_ca(self._api_service)
-        owner = await self._api_services.api_service_owner(self._api_service)
-        return found if self._is_ours(owner) else CaBundles(bundles=(), resource_version="")
+        return found if self._is_ours(found.owner) else CaBundles(bundles=(), resource_version="")
 
     async def _look(self) -> str | None:
         try:

@@ -76,6 +76,8 @@ class CaBundles:
     resource_version: str
     clients: tuple[WebhookClient, ...] = ()
     """Of a configuration: one for each of `bundles`."""
+    owner: ServiceName | None = None
+    """Of an APIService: the Service that it leads to; None when the API server itself answers for it."""
 
     def only(self, clients: Collection[WebhookClient]) -> CaBundles:
         """Those of these webhooks."""
@@ -261,8 +263,11 @@ def secret_from(document: Document) -> Secret:
 
 def api_service_ca_from(document: Document) -> CaBundles:
     """Of an APIService."""
+    spec = document["spec"]
     return CaBundles(
-        bundles=(_ca_bundle(document["spec"]),), resource_version=document["metadata"]["resourceVersion"]
+        bundles=(_ca_bundle(spec),),
+        resource_version=document["metadata"]["resourceVersion"],
+        owner=service_name_from(spec),
     )
 
 

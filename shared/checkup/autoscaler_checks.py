@@ -6,9 +6,16 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
 from shared.checkup.findings import Check, Finding, enumerated
-from shared.checkup.picture import Autoscaler, ExternalMetric, Picture, PoolPicture, Unread
+from shared.checkup.picture import (
+    OUR_PREFIX,
+    Autoscaler,
+    ExternalMetric,
+    Picture,
+    PoolPicture,
+    ScaledObject,
+    Unread,
+)
 
-OUR_PREFIX = "celery_"
 _RATIO = "celery_load_factor"
 _TARGETS = {_RATIO: "Value", "celery_demand": "AverageValue", "celery_desired_workers": "AverageValue"}
 """How an HPA must read what is made for scaling: a total is divided by the replicas, a ratio must not be."""
@@ -34,17 +41,12 @@ def check_autoscalers(picture: Picture, pool: PoolPicture) -> Iterator[Finding]:
         yield check.ok(f"HPA {own[0]} scales {pool.workload} by {_names(own[0].metrics)}.")
 
 
-def _scales(autoscaler: Autoscaler, pool: PoolPicture) -> bool:
-    return (autoscaler.namespace, autoscaler.kind, autoscaler.target) == (
-        pool.pool.namespace,
-        pool.pool.workload.kind,
-        pool.pool.workload.name,
-    )
+def _scales(scaler: Autoscaler | ScaledObject, pool: PoolPicture) -> bool:
+    return (scaler.kind, scaler.namespace, scaler.target) == pool.pool.workload_key
 
 
 def _kedas(picture: Picture, pool: PoolPicture) -> list[str]:
-    key = (pool.pool.namespace, pool.pool.workload.kind, pool.pool.workload.name)
-    return [str(s) for s in picture.scaled_objects if (s.namespace, s.kind, s.target) == key]
+    return [str(s) for s in picture.scaled_objects if _scales(s, pool)]
 
 
 def _nobody(check: Check, autoscalers: Sequence[Autoscaler], pool: PoolPicture) -> Finding:
@@ -94,7 +96,7 @@ def _rivals(
 
 
 def _check_one(check: Check, picture: Picture, pool: PoolPicture, autoscaler: Autoscaler) -> list[Finding]:
-    wanted = [m for m in autoscaler.metrics if m.name.lower().startswith(OUR_PREFIX)]
+    wanted = [m for m in autoscaler.metrics if m.is_ours]
     found = [f for m in wanted for f in _check_metric(check, picture, pool, autoscaler, m)]
     if not wanted:
         found.append(_none_of_ours(check, picture, autoscaler))

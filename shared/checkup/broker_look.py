@@ -46,7 +46,7 @@ class BrokerLook:
         try:
             return self._url_of(pool)
         except ConfigurationError as error:
-            return Unread(reason="; ".join(map(str, error.mistakes)) + ".")
+            return Unread(reason=f"{error}.")
 
     async def workers(self, pool: Pool, state: WorkloadState | Unread) -> Workers | Unread:
         """What the pool's workers say; without a state only whether the broker is there."""

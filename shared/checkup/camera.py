@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from shared.checkup.broker_look import BrokerLook
 from shared.checkup.cluster_look import ClusterLook
 from shared.checkup.database_look import DatabaseLook
 from shared.checkup.picture import Picture, PoolPicture, Registration, Unread
+from shared.pods import WorkloadState
 from shared.pools import Pool
 from shared.urls import address
 
@@ -55,16 +57,7 @@ async def take_picture(
 async def _without_kubernetes(
     brokers: BrokerLook, databases: DatabaseLook, unread: Unread, *, pools: Sequence[Pool], namespace: str
 ) -> Picture:
-    pictures = [
-        PoolPicture(
-            pool=pool,
-            state=unread,
-            broker=_broker_of(brokers, pool),
-            workers=await brokers.workers(pool, unread),
-            database=await databases.database(pool),
-        )
-        for pool in pools
-    ]
+    pictures = await asyncio.gather(*(_doors(brokers, databases, pool, unread) for pool in pools))
     return Picture(
         taken_at=time.time(),
         namespace=namespace,
@@ -82,15 +75,24 @@ async def _pool(
     cluster: ClusterLook, brokers: BrokerLook, databases: DatabaseLook, pool: Pool
 ) -> PoolPicture:
     state, grace_s = await cluster.workload(pool)
-    workers = await brokers.workers(pool, state)
-    return PoolPicture(
-        pool=pool,
-        state=state,
+    seen = await _doors(brokers, databases, pool, state)
+    return replace(
+        seen,
         grace_s=grace_s,
         namespace_labels=await cluster.namespace_labels(pool.namespace),
         rehearsal=await cluster.rehearse(pool, state) if pool.drain.enabled else None,
+    )
+
+
+async def _doors(
+    brokers: BrokerLook, databases: DatabaseLook, pool: Pool, state: WorkloadState | Unread
+) -> PoolPicture:
+    """The broker, who is behind it, and the database: what is seen without Kubernetes, too."""
+    return PoolPicture(
+        pool=pool,
+        state=state,
         broker=_broker_of(brokers, pool),
-        workers=workers,
+        workers=await brokers.workers(pool, state),
         database=await databases.database(pool),
     )
 

@@ -32,7 +32,6 @@ from shared.pools import Pool
 Result = TypeVar("Result")
 
 EXTERNAL_METRICS = "/apis/external.metrics.k8s.io/v1beta1"
-_OURS = "celery_"
 _WEBHOOK_WORD = re.compile(r'(?P<how>admission|failed calling) webhook "(?P<name>[^"]+)"')
 _DENIED = " denied the request: "
 _STATUS = re.compile(r" \(\d+\)$")
@@ -162,7 +161,7 @@ class ClusterLook:
 
     async def with_answers(self, autoscaler: Autoscaler) -> Autoscaler:
         """What the autoscaler reads of ours, read as it reads it."""
-        ours = [metric for metric in autoscaler.metrics if metric.name.lower().startswith(_OURS)]
+        ours = [metric for metric in autoscaler.metrics if metric.is_ours]
         answers = await asyncio.gather(*(self._answer(autoscaler.namespace, metric) for metric in ours))
         return replace(autoscaler, answers=dict(zip(ours, answers, strict=True)))
 

@@ -25,7 +25,6 @@ from shared.checkup.report import as_json, as_text, exit_code
 from shared.errors import ConfigurationError
 from shared.kube_client import KubeClient
 from shared.logs import configure_logging
-from shared.pools import Pool
 from shared.settings import broker_url_of, database_url_of, read_configuration
 
 USAGE = 2
@@ -67,12 +66,12 @@ async def run_check(options: Options) -> tuple[Finding, ...]:
     """Look, and say what was seen. Raises ConfigurationError for a file that cannot be used."""
     pools = read_configuration(options.config).pools
     async with KubeClient.connect(options.kubeconfig, context=options.context) as kube:
-        brokers = Brokers[Control](_broker_url, connect=CeleryControl)
+        brokers = Brokers[Control](broker_url_of, connect=CeleryControl)
         try:
             picture = await take_picture(
                 ClusterLook(kube),
-                BrokerLook(brokers, url_of=_broker_url, timeout_s=options.timeout_s),
-                DatabaseLook(url_of=_database_url, timeout_s=options.timeout_s),
+                BrokerLook(brokers, url_of=broker_url_of, timeout_s=options.timeout_s),
+                DatabaseLook(url_of=database_url_of, timeout_s=options.timeout_s),
                 pools=pools,
                 namespace=options.namespace,
             )
@@ -121,11 +120,3 @@ def _default_kubeconfig(environment: Mapping[str, str]) -> str | None:
         return named
     usual = Path(environment.get("HOME", "/")) / ".kube" / "config"
     return str(usual) if usual.exists() else None
-
-
-def _broker_url(pool: Pool) -> str:
-    return broker_url_of(pool)
-
-
-def _database_url(pool: Pool) -> str | None:
-    return database_url_of(pool)

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shared.airflow_db import AirflowDatabase
 from shared.checkup.picture import Database, Unread
-from shared.databases import MetadataDatabase
+from shared.databases import metadata_database
 from shared.errors import ConfigurationError, DatabaseUnavailable
 from shared.pools import Pool
-from shared.urls import address
-
-ASK_TIMEOUT_S = 3.0
+from shared.urls import database_address
 
 
 class DatabaseLook:
     """Looks at the databases of the pools; one that cannot be read becomes Unread."""
 
-    def __init__(
-        self,
-        *,
-        url_of: Callable[[Pool], str | None],
-        connect: Callable[[str], MetadataDatabase] = AirflowDatabase,
-        timeout_s: float = ASK_TIMEOUT_S,
-    ) -> None:
+    def __init__(self, *, url_of: Callable[[Pool], str | None], timeout_s: float) -> None:
         self._url_of = url_of
-        self._connect = connect
         self._timeout_s = timeout_s
 
     async def database(self, pool: Pool) -> Database | Unread | None:
@@ -33,14 +23,14 @@ class DatabaseLook:
         try:
             url = self._url_of(pool)
         except ConfigurationError as error:
-            return Unread(reason="; ".join(map(str, error.mistakes)) + ".")
+            return Unread(reason=f"{error}.")
         if url is None:
             return None
-        door = self._connect(url)
+        door = metadata_database(url)
         try:
             read = await door.read(timeout_s=self._timeout_s)
         except DatabaseUnavailable as error:
             return Unread(reason=str(error))
         finally:
             await door.close()
-        return Database(address=address(url), task_instances=len(read.instances))
+        return Database(address=database_address(url), task_instances=len(read.instances))

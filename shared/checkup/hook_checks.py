@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from shared.checkup.findings import Check, Finding
-from shared.checkup.permissions import WEBHOOK_CONFIGURATION
+from shared.checkup.permissions import COMPONENTS, WEBHOOK_CONFIGURATION
 from shared.checkup.picture import Picture, PoolPicture, Rehearsal, Unread
 from shared.checkup.webhook_reach import covering, selects_a_scale, selects_namespace
 from shared.pods import Document
-
-_COMPONENTS = {"StatefulSet": "deploy/components/statefulset", "CloneSet": "deploy/components/cloneset"}
 
 
 def check_hook(picture: Picture, pool: PoolPicture) -> Iterator[Finding]:
@@ -34,7 +32,7 @@ def _check_reach(check: Check, document: Document, pool: PoolPicture) -> Finding
     kind = pool.pool.workload.kind
     about_scales = covering(document, kind, subresource="scale")
     if not about_scales:
-        manifest = _COMPONENTS.get(kind, "deploy/base/webhook.yaml")
+        manifest = COMPONENTS.get(kind, "deploy/base/webhook.yaml")
         return check.problem(f"The hook is not asked about scale-downs of a {kind}.", f"Apply {manifest}.")
     about_updates = covering(document, kind, subresource="")
     asked_here = [webhook for webhook in about_scales if _is_asked_in(webhook, pool)]

@@ -114,7 +114,7 @@ _EVERYWHERE = (
 )
 """In each namespace with a pool: account, API group, resource, verbs."""
 _OF_WORKLOADS = ((ADAPTER, ("list", "watch")), (HOOK, ("get", "list", "watch")))
-_COMPONENTS = {"StatefulSet": "deploy/components/statefulset", "CloneSet": "deploy/components/cloneset"}
+COMPONENTS = {"StatefulSet": "deploy/components/statefulset", "CloneSet": "deploy/components/cloneset"}
 
 
 def _in_namespace(namespace: str) -> Iterable[Permission]:
@@ -140,5 +140,5 @@ def _of_kind(namespace: str, kind: str) -> Iterable[Permission]:
                 group=group_version.partition("/")[0],
                 resource=resource,
                 namespace=namespace,
-                granted_by=_COMPONENTS.get(kind, POOL_NAMESPACE),
+                granted_by=COMPONENTS.get(kind, POOL_NAMESPACE),
             )

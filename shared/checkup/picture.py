@@ -10,6 +10,8 @@ from shared.pods import Document, WorkloadState
 from shared.pools import Pool
 from shared.workers import Fleet, Software
 
+OUR_PREFIX = "celery_"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
@@ -54,6 +56,11 @@ class ExternalMetric:
     selector: str = ""
     target: str = ""
     """`Value` or `AverageValue`."""
+
+    @property
+    def is_ours(self) -> bool:
+        """By its name, which the API server takes in small letters."""
+        return self.name.lower().startswith(OUR_PREFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,7 +151,7 @@ async def changed(site: Site, document: Document) -> AsyncIterator[None]:
     await site.until(is_all_good)
 
 
-def api_service(site: Site, **changes: object) -> Document:
+def api_service(**changes: object) -> Document:
     return {
         "apiVersion": "apiregistration.k8s.io/v1",
         "kind": "APIService",
@@ -204,13 +204,13 @@ async def test_the_command_exits_with_0_1_and_2(site: Site) -> None:
 
 async def test_another_provider_owns_the_metrics(site: Site) -> None:
     service = {"namespace": "keda", "name": "keda-operator-metrics-apiserver"}
-    async with changed(site, api_service(site, service=service)):
+    async with changed(site, api_service(service=service)):
         await site.finds("api-service", "keda/keda-operator-metrics-apiserver", "celery-hpa/metrics-adapter")
 
 
 async def test_the_aggregator_trusts_another_ca(site: Site) -> None:
     ca = b64encode(make_ca("another").certificate_pem).decode()
-    async with changed(site, api_service(site, caBundle=ca)):
+    async with changed(site, api_service(caBundle=ca)):
         await site.finds("api-service", "does not fit the certificate")
         await site.finds("api-service", "does not find APIService", "FailedDiscoveryCheck")
 

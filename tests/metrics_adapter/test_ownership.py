@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -14,7 +14,7 @@ from shared.pools import Delegate
 NAME = "v1beta1.external.metrics.k8s.io"
 OURS = ServiceName(namespace="celery-hpa", name="metrics-adapter")
 KEDA = ServiceName(namespace="keda", name="keda-operator-metrics-apiserver")
-CA = CaBundles(bundles=(b"whose CA ever",), resource_version="7")
+CA = CaBundles(bundles=(b"whose CA ever",), resource_version="7", owner=OURS)
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Registered:
         return self.owner
 
     async def api_service_ca(self, name: str) -> CaBundles:
-        return CA
+        return replace(CA, owner=self.owner)
 
 
 def ownership(

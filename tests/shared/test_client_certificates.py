@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.certificates import KeyPair, make_ca, make_leaf
 from shared.client_certificates import (
@@ -16,6 +16,7 @@ from shared.client_certificates import (
     verify_client,
 )
 from tests.metrics_adapter.certificates import expired, for_servers, namesake
+from tests.shared.test_ed25519_issuers import certificate
 
 NOW = datetime.now(UTC)
 CA = make_ca("lab-ca")
@@ -71,18 +72,7 @@ def ed25519(
     subject: str, issuer: str, key: Ed25519PrivateKey, *extensions: x509.ExtensionType
 ) -> x509.Certificate:
     """Signed with `key`, which is its own, too."""
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(NOW - timedelta(days=1))
-        .not_valid_after(NOW + timedelta(days=1))
-    )
-    for extension in extensions:
-        builder = builder.add_extension(extension, critical=False)
-    return builder.sign(key, None)
+    return certificate(*extensions, subject=subject, issuer=issuer, key=key, signed_by=key, is_critical=False)
 
 
 def test_a_ca_with_an_ed25519_key_is_believed_as_in_go() -> None:
@@ -90,13 +80,13 @@ def test_a_ca_with_an_ed25519_key_is_believed_as_in_go() -> None:
     key, is_ca = Ed25519PrivateKey.generate(), x509.BasicConstraints(ca=True, path_length=None)
     servers = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     leaf = ed25519("front-proxy-client", "ca", key)
-    for ca, certificate, believed in (
+    for ca, presented, believed in (
         (ed25519("ca", "ca", key, is_ca), leaf, True),
         (ed25519("ca", "ca", key, is_ca), ed25519("front-proxy-client", "ca", key, servers), False),
         (ed25519("ca", "ca", key, is_ca, servers), leaf, False),
         (ed25519("ca", "ca", Ed25519PrivateKey.generate(), is_ca), leaf, False),
     ):
-        assert verify_client(certificate, chain=(), cas=(ca,), now=NOW) is believed
+        assert verify_client(presented, chain=(), cas=(ca,), now=NOW) is believed
 
 
 DAY = timedelta(days=1)
