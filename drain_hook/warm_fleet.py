@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from drain_hook.worker_software import Reporter, WorkerSoftware
+from shared.airflow_fleet import hosts_of_others
 from shared.errors import BrokerUnavailable
 from shared.pods import WorkloadState, answering_nodes
 from shared.pools import Configuration, Pool
@@ -85,9 +86,7 @@ class WarmFleet:
 
     def hosts_of_others(self, pool: Pool) -> frozenset[str]:
         """The pods of all other Airflow pools: what runs there runs on none of this one's workers."""
-        others = (o for o in self._configuration().pools if o.airflow is not None and o.key != pool.key)
-        states = (self._cache.state(**other.workload_key._asdict()) for other in others)
-        return frozenset(pod.name for state in states if state is not None for pod in state.pods)
+        return hosts_of_others(pool, self._configuration().pools, self._cache.state)
 
     def remembered(self, pool: Pool) -> Fleet:
         """All last answers and silences, however old."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from metrics_adapter.catalogue import Metric, labels_of
+from metrics_adapter.documents import json_bytes
 from metrics_adapter.external_metrics import value_list
 from metrics_adapter.freshness import PoolState
 from metrics_adapter.selectors import parse_selector
@@ -80,6 +80,6 @@ class Answers:
         loads = [state.load for state in selected if state.load is not None]
         values = value_list(metric.name, metric.samples(loads))
         return _Answer(
-            body=json.dumps(values, separators=(",", ":")).encode(),
+            body=json_bytes(values),
             until=now + max_age_s - max((state.age_s for state in selected), default=0.0),
         )

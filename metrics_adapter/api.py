@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -21,8 +20,9 @@ from metrics_adapter.documents import (
     VERSION_PATH,
     Discovery,
     Document,
-    discovery,
+    aggregated_discovery,
     documents,
+    json_bytes,
 )
 from metrics_adapter.negotiation import accepts_json, discovery_version
 from metrics_adapter.statuses import (
@@ -42,8 +42,6 @@ from shared.serving import HEALTH_PATHS
 from shared.tls import presented_by
 
 log = logging.getLogger(__name__)
-
-_JSON_HEADERS = {"Content-Type": JSON}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -162,13 +160,13 @@ async def read_metric(request: web.Request) -> web.StreamResponse:
         body = request.app[ANSWERS].body(metric, namespace=namespace, selector=selector)
     except SelectorSyntaxError as error:
         raise bad_request(f"unable to parse requirement: {error}") from error
-    return web.Response(body=body, headers=_JSON_HEADERS)
+    return web.Response(body=body, content_type=JSON)
 
 
 async def _read_elsewhere(request: web.Request, *, namespace: str, name: str) -> web.StreamResponse:
     """A metric that is not ours. One that we have passed on already, and that came back, is nobody's."""
-    others = request.app.get(OTHERS)
-    if others is not None and not _is_ours(request) and is_path_segment(name) and is_path_segment(namespace):
+    others = _others(request)
+    if others is not None and is_path_segment(name) and is_path_segment(namespace):
         selector = request.query.get("labelSelector", "")
         if answer := await others.read(namespace=namespace, metric=name, selector=selector):
             return web.Response(body=answer.body, status=answer.code, content_type=JSON)
@@ -204,17 +202,18 @@ def _resources(ours: Document) -> Handler:
 
 
 def _of_everybody(request: web.Request) -> Discovery | None:
-    """None where all metrics are ours, and for those who pass requests on to us.
+    """None where all metrics are ours, and for those who pass requests on to us."""
+    others = _others(request)
+    return None if others is None else others.discovery
+
+
+def _others(request: web.Request) -> Others | None:
+    """Nobody for a request that an adapter has passed on.
 
     Two adapters that are each other's delegates would tell each other for ever of names that are gone.
     """
-    others = request.app.get(OTHERS)
-    return others.discovery if others is not None and not _is_ours(request) else None
-
-
-def _is_ours(request: web.Request) -> bool:
-    """Whether an adapter has passed it on."""
-    return any(VIA in via for via in request.headers.getall("Via", []))
+    is_passed_on = any(VIA in via for via in request.headers.getall("Via", []))
+    return None if is_passed_on else request.app.get(OTHERS)
 
 
 def _fixed(document: Document) -> Handler:
@@ -225,10 +224,11 @@ def _fixed(document: Document) -> Handler:
 
 
 def _apis(legacy: Document) -> Handler:
-    ours = discovery()
+    ours = aggregated_discovery()
 
     async def handler(request: web.Request) -> web.StreamResponse:
-        by_version = (_of_everybody(request) or ours).aggregated
+        everybody = _of_everybody(request)
+        by_version = everybody.aggregated if everybody else ours
         wanted = discovery_version(",".join(request.headers.getall("Accept", [])))
         response = _document(request, by_version[wanted] if wanted else legacy)
         response.headers["Vary"] = "Accept"
@@ -246,9 +246,8 @@ def _document(request: web.Request, document: Document) -> web.Response:
     return web.Response(body=document.body, headers=headers)
 
 
-def _json(content: Mapping[str, Any], *, status: int = 200) -> web.Response:
-    body = json.dumps(content, separators=(",", ":")).encode()
-    return web.Response(body=body, status=status, content_type=JSON)
+def _json(content: Mapping[str, Any], *, status: int) -> web.Response:
+    return web.Response(body=json_bytes(content), status=status, content_type=JSON)
 
 
 def _kind(path: str) -> str:

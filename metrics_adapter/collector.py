@@ -23,7 +23,7 @@ from metrics_adapter.load import (
     loads,
     take_reading,
 )
-from shared.airflow_fleet import dags_of, queued_of, with_metadata
+from shared.airflow_fleet import dags_of, hosts_of_others, queued_of, with_metadata
 from shared.airflow_tasks import Metadata
 from shared.brokers import Broker, Brokers
 from shared.errors import BrokerUnavailable, CeleryHpaError, DatabaseUnavailable, KubernetesError
@@ -223,7 +223,7 @@ class Collector:
             nodes={celery_node(pod.name, worker_name=pool.worker_name) for pod in state.pods},
             asked_at=measured_at,
             asked_later=fleet.workers.keys() if is_behind else (),
-            elsewhere=self._hosts_of_others(pool),
+            elsewhere=hosts_of_others(pool, self._pools, self._cluster.state),
         )
         reading = take_reading(
             pool=pool,
@@ -252,12 +252,6 @@ class Collector:
             since = time.strftime("%H:%M:%S", time.gmtime(state.as_of))
             raise PodsUnknown(f"Nothing was heard of the pods of {title} since {since} (UTC).")
         return state
-
-    def _hosts_of_others(self, pool: Pool) -> frozenset[str]:
-        """The pods of all other Airflow pools: what runs there runs on none of this one's workers."""
-        others = (other for other in self._pools if other.airflow is not None and other.key != pool.key)
-        states = (self._cluster.state(**other.workload_key._asdict()) for other in others)
-        return frozenset(pod.name for state in states if state is not None for pod in state.pods)
 
     def _succeeded(
         self, pool: Pool, reading: Reading, *, taken_at: float, in_spite_of: Exception | None

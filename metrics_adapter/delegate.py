@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import aiohttp
 from yarl import URL
@@ -22,6 +22,7 @@ from metrics_adapter.delegate_answers import (
     names_from,
 )
 from metrics_adapter.documents import JSON, VERSION_PATH
+from shared.kube_documents import quoted
 from shared.pools import Delegate
 
 VIA = "1.1 celery-hpa"
@@ -68,7 +69,7 @@ class DelegateConnection:
         self._tls: ssl.SSLContext | None = None
 
     async def values(self, *, namespace: str, metric: str, selector: str) -> Answer:
-        path = f"{VERSION_PATH}/namespaces/{quote(namespace, safe='')}/{quote(metric, safe='')}"
+        path = f"{VERSION_PATH}/namespaces/{quoted(namespace)}/{quoted(metric)}"
         query = {"labelSelector": selector} if selector else {}
         return answer_from(*await self._get(path, query, most_bytes=MOST_BYTES))
 

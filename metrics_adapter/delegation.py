@@ -86,19 +86,17 @@ class Delegation:
             self._delegate, self._provider = delegate, provider
             try:
                 while True:
-                    await self.look()
+                    await self._look(provider)
                     await self._pause()
             finally:
                 self._delegate = self._provider = self.problem = None
                 self._circuit = Circuit()
                 self._show(())
 
-    async def look(self) -> None:
+    async def _look(self, provider: Provider) -> None:
         """Read its discovery; after a rest this is what tells whether it may be asked again."""
-        if self._provider is None:
-            return
         try:
-            names = await self._provider.names()
+            names = await provider.names()
         except NoAnswer as error:
             self._found_nothing(str(error))
         except Exception:

@@ -35,8 +35,12 @@ class Document:
     content_type: str = JSON
 
 
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
 def document(content: Mapping[str, Any], *, content_type: str = JSON) -> Document:
-    body = json.dumps(content, separators=(",", ":")).encode()
+    body = json_bytes(content)
     return Document(body=body, etag=f'"{hashlib.sha256(body).hexdigest()[:32]}"', content_type=content_type)
 
 

@@ -253,10 +253,11 @@ def loads(readings: Collection[Reading]) -> Mapping[PoolKey, Load]:
         latest = max(sharers, key=lambda reading: reading.measured_at)
         waiting = _waiting_instances(queue, latest, sharers)
         length = latest.queue_lengths[queue] + len(waiting)
+        oldest_s = max((instance.age_s or 0.0 for instance in waiting), default=0.0)
         parts = divide(length, {r.pool.key: r.taking_slots for r in sharers})
         for key, part in parts.items():
             queued[key] += part
-            oldest[key] = max((oldest[key], *(instance.age_s or 0.0 for instance in waiting)))
+            oldest[key] = max(oldest[key], oldest_s)
     return {
         r.pool.key: Load(
             reading=r,

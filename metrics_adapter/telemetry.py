@@ -75,9 +75,6 @@ class _Pools(Collector):
     def __init__(self, states: Callable[[], Iterable[PoolState]]) -> None:
         self._states = states
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
     def collect(self) -> Iterator[Metric]:
         age = GaugeMetricFamily("metrics_adapter_values_age_seconds", "Age of a pool's values.", labels=_POOL)
         silent = GaugeMetricFamily(
@@ -106,9 +103,6 @@ class _Delegate(Collector):
     def __init__(self, is_answering: Callable[[], bool | None]) -> None:
         self._is_answering = is_answering
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "metrics_adapter_delegate_up",
@@ -122,9 +116,6 @@ class _Delegate(Collector):
 class _AccessReviews(Collector):
     def __init__(self, cache: ReviewCache[bool]) -> None:
         self._cache = cache
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
 
     def collect(self) -> Iterator[Metric]:
         reviews = CounterMetricFamily(

@@ -21,7 +21,7 @@ from functools import cached_property
 
 from shared.airflow_payloads import is_airflows
 from shared.airflow_tasks import Metadata, TaskInstance
-from shared.pods import celery_node
+from shared.pods import WorkloadState, celery_node
 from shared.pools import Airflow, Pool
 from shared.workers import Fleet, Label, Task, TaskKey, WorkerSnapshot
 
@@ -112,6 +112,15 @@ def queued_of(metadata: Metadata, *, pool: Pool) -> tuple[TaskInstance, ...]:
         return ()
     queues, airflow = frozenset(pool.queues), pool.airflow
     return tuple(row for row in metadata.queued if row.queue in queues and belongs(row, airflow))
+
+
+def hosts_of_others(
+    pool: Pool, pools: Iterable[Pool], state_of: Callable[..., WorkloadState | None]
+) -> frozenset[str]:
+    """The pods of all other Airflow pools: what runs there runs on none of this one's workers."""
+    others = (other for other in pools if other.airflow is not None and other.key != pool.key)
+    states = (state_of(**other.workload_key._asdict()) for other in others)
+    return frozenset(pod.name for state in states if state is not None for pod in state.pods)
 
 
 def waiting_of(queued: Iterable[TaskInstance], tasks: Iterable[Task]) -> tuple[TaskInstance, ...]:

@@ -155,6 +155,16 @@ class Serving:
         save_key_pair(leaf, certificate_file=self.files[0], key_file=self.files[1])
 
 
+def front_proxy_of(lab: Lab, serving: Serving, certificate: KeyPair) -> Aggregator:
+    """One that asks the adapter of this lab, and believes what it serves with now."""
+    return Aggregator(
+        url=f"https://127.0.0.1:{lab.port}",
+        directory=lab.directory,
+        cas=serving.ca.certificate_pem,
+        certificate=certificate,
+    )
+
+
 async def trust(lab: Lab, *authorities: Authority) -> None:
     """kube-apiserver publishes the CAs of these, one after the other in one bundle."""
     data = authorities[0].config_map(
@@ -166,14 +176,7 @@ async def trust(lab: Lab, *authorities: Authority) -> None:
 
 async def until_believed(lab: Lab, serving: Serving, proxy: KeyPair, *, believed: bool = True) -> None:
     """Until a front proxy with this certificate is answered, or is not any more."""
-    probe = Aggregator(
-        url=f"https://127.0.0.1:{lab.port}",
-        directory=lab.directory / "probe",
-        cas=serving.ca.certificate_pem,
-        certificate=proxy,
-    )
-    probe.directory.mkdir(exist_ok=True)
-    async with probe:
+    async with front_proxy_of(lab, serving, proxy) as probe:
 
         async def ask() -> Answer:
             return await probe.ask(METRIC, is_fresh=True)

@@ -9,10 +9,10 @@ from aiohttp import web
 
 from tests.metrics_adapter.aggregator import (
     METRIC,
-    Aggregator,
     Answer,
     Question,
     Serving,
+    front_proxy_of,
     trust,
     until_believed,
 )
@@ -59,12 +59,7 @@ async def test_with_everything_down_discovery_and_health_answer_and_old_values_a
     serving, authority = Serving(lab.directory), Authority.make()
     lab.files, lab.configuration = serving.files, config(maxAge=1)
     await trust(lab, authority)
-    aggregator = Aggregator(
-        url=f"https://127.0.0.1:{lab.port}",
-        directory=lab.directory,
-        cas=serving.ca.certificate_pem,
-        certificate=authority.front_proxy(),
-    )
+    aggregator = front_proxy_of(lab, serving, authority.front_proxy())
     async with lab.running(), aggregator:
         await until_believed(lab, serving, authority.front_proxy())
         assert (await aggregator.ask(METRIC)).code == 200
@@ -94,12 +89,7 @@ async def test_who_starts_in_an_outage_believes_nobody_and_is_not_ready_until_it
     lab.files = serving.files
     await trust(lab, authority)
     lab.stage.server.trouble = overloaded_for_us
-    aggregator = Aggregator(
-        url=f"https://127.0.0.1:{lab.port}",
-        directory=lab.directory,
-        cas=serving.ca.certificate_pem,
-        certificate=authority.front_proxy(),
-    )
+    aggregator = front_proxy_of(lab, serving, authority.front_proxy())
     async with lab.running(), aggregator:
         ready = await until(lambda: lab.telemetry("/readyz"), lambda text: "cannot be read" in text)
         assert ready.startswith("not ready\n")

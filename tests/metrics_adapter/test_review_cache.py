@@ -96,22 +96,13 @@ AWAY = KubernetesUnavailable("away", status=503)
 
 
 @dataclass
-class Verdict:
+class Verdict(Source):
     """Says what it is told to, or that it is away."""
 
     answer: bool = True
-    error: Exception | None = None
-    asked: int = 0
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.gate.set()
 
     async def ask(self) -> bool:
-        self.asked += 1
-        await self.gate.wait()
-        if self.error:
-            raise self.error
+        await super().ask()
         return self.answer
 
 

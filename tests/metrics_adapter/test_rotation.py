@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.certificates import make_ca
-from tests.metrics_adapter.aggregator import METRIC, Aggregator, Question, Serving, trust, until_believed
+from tests.metrics_adapter.aggregator import METRIC, Question, Serving, front_proxy_of, trust, until_believed
 from tests.metrics_adapter.api_server import GROUP
 from tests.metrics_adapter.certificates import Authority
 from tests.metrics_adapter.lab import Lab
@@ -22,12 +22,7 @@ async def test_every_certificate_and_ca_changes_under_load_and_no_request_fails(
     lab.files = serving.files
     first_ca, second_ca = serving.ca, make_ca("second serving CA")
     await trust(lab, old)
-    aggregator = Aggregator(
-        url=f"https://127.0.0.1:{lab.port}",
-        directory=lab.directory,
-        cas=first_ca.certificate_pem,
-        certificate=old.front_proxy(),
-    )
+    aggregator = front_proxy_of(lab, serving, old.front_proxy())
     async with lab.running(), aggregator:
         await until_believed(lab, serving, old.front_proxy())
         async with aggregator.asking([METRIC, METRIC, METRIC, DISCOVERY]):
@@ -59,12 +54,7 @@ async def test_a_connection_is_judged_by_the_cas_of_the_moment(lab: Lab) -> None
     await trust(lab, old)
     async with lab.running():
         await until_believed(lab, serving, old.front_proxy())
-        async with Aggregator(
-            url=f"https://127.0.0.1:{lab.port}",
-            directory=lab.directory,
-            cas=serving.ca.certificate_pem,
-            certificate=old.front_proxy(),
-        ) as aggregator:
+        async with front_proxy_of(lab, serving, old.front_proxy()) as aggregator:
             assert (await aggregator.ask(METRIC)).code == 200
             await trust(lab, new)
             await until_believed(lab, serving, new.front_proxy())
