@@ -131,7 +131,7 @@ class Hook:
         cache: WorkloadCache,
         *,
         brokers: Brokers[Control],
-        databases: Databases[MetadataDatabase],
+        databases: Databases,
         registry: CollectorRegistry,
     ) -> None:
         self._file = file

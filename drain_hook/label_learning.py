@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 
-from shared.databases import Databases, MetadataDatabase
+from shared.databases import Databases
 from shared.errors import DatabaseUnavailable
 from shared.pools import Configuration, Pool
 
@@ -23,9 +23,7 @@ _READ_S = 5.0
 class LabelLearning:
     """Readings that nobody waits for: what the doors remember of them is what they are for."""
 
-    def __init__(
-        self, databases: Databases[MetadataDatabase], *, configuration: Callable[[], Configuration]
-    ) -> None:
+    def __init__(self, databases: Databases, *, configuration: Callable[[], Configuration]) -> None:
         self._databases = databases
         self._configuration = configuration
 

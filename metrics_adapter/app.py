@@ -38,7 +38,7 @@ FIRST_SYNC_S = 2.0
 
 MakeBrokers = Callable[[Callable[[Pool], str]], Brokers[Workers]]
 """From how a pool's broker URL is found."""
-MakeDatabases = Callable[[Callable[[Pool], str]], Databases[MetadataDatabase]]
+MakeDatabases = Callable[[Callable[[Pool], str]], Databases]
 """From how the URL of a pool's metadata database is found."""
 
 
@@ -77,7 +77,7 @@ async def run_adapter(
                 kube=kube,
                 cache=cache,
                 brokers=partial(Brokers[Workers], connect=connect),
-                databases=partial(Databases[MetadataDatabase], connect=connect_database),
+                databases=partial(Databases, connect=connect_database),
                 ownership=ownership,
                 stop=stop,
             )

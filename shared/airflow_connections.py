@@ -45,7 +45,7 @@ class Transaction:
         """The rows of a query; for any number of `keys`, where it takes them, in several steps."""
         if keys is None:
             return self._ask(query, {})
-        return [row for some in _in_steps(keys) for row in self._ask(query, {"keys": some})]
+        return [row for some in in_steps(keys, most=_MOST_KEYS) for row in self._ask(query, {"keys": some})]
 
     def _ask(self, query: Query[Found], keys: Mapping[str, list[Any]]) -> list[Found]:
         statement = sa.text(query.sql)
@@ -140,8 +140,7 @@ class Connections:
         for statement in begin(dialect, timeout_s=deadline.left_s):
             connection.exec_driver_sql(statement)
         if _SCHEMA not in seen:
-            family = "mysql" if dialect == "mariadb" else dialect
-            found = connection.exec_driver_sql(COLUMNS[family]).all()
+            found = connection.exec_driver_sql(COLUMNS[Schema(dialect=dialect).family]).all()
             schema = schema_of(dialect, ((row[0], row[1]) for row in found))
             self._require_whole(schema)
             seen[_SCHEMA] = schema
@@ -230,7 +229,8 @@ def _code(error: DBAPIError) -> Any:
     return state if state or error.orig is None or not error.orig.args else error.orig.args[0]
 
 
-def _in_steps(keys: Collection[Any]) -> Iterator[list[Any]]:
+def in_steps(keys: Collection[Any], *, most: int) -> Iterator[list[Any]]:
+    """All of these, so many at a time."""
     left = iter(keys)
-    while some := list(islice(left, _MOST_KEYS)):
+    while some := list(islice(left, most)):
         yield some

@@ -162,11 +162,11 @@ class _Held:
     def _found(self) -> tuple[Mapping[str | None, Task], Mapping[TaskKey | None, Sequence[Task]]]:
         """By Celery's id and by key."""
         by_id: dict[str | None, Task] = {}
-        by_key: dict[TaskKey | None, tuple[Task, ...]] = {}
+        by_key: dict[TaskKey | None, list[Task]] = {}
         for task in self._tasks:
             by_id[task.id] = task
-            if task.key is not None and (same := by_key.setdefault(task.key, (task,)))[0] is not task:
-                by_key[task.key] = (*same, task)
+            if task.key is not None:
+                by_key.setdefault(task.key, []).append(task)
         return by_id, by_key
 
 

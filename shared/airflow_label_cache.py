@@ -9,11 +9,10 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from shared import airflow_queries as queries
-from shared.airflow_connections import Transaction
+from shared.airflow_connections import Transaction, in_steps
 from shared.airflow_labels import (
     EXECUTOR_CONFIG_KEY,
     NO_CODE,
@@ -28,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _AT_A_TIME = 20
 """Documents in one query: what was read before a deadline is kept for the next reading."""
+_MOST_KNOWN = 20_000
+"""Documents whose labels are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +53,9 @@ class Serialized:
 
 
 class LabelCache:
-    """The labels of up to `most` documents by their hash, the least recently used dropped first."""
+    """The labels of documents by their hash, the least recently used dropped first."""
 
-    def __init__(self, *, most: int = 20_000) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], CodeLabels] = OrderedDict()
         """By dag_id and dag_hash."""
@@ -93,8 +93,7 @@ class LabelCache:
                 else:
                     unknown.append(stored.id)
         query = queries.documents(transaction.schema, word=EXECUTOR_CONFIG_KEY)
-        left = iter(unknown)
-        while some := list(islice(left, _AT_A_TIME)):
+        for some in in_steps(unknown, most=_AT_A_TIME):
             for document in transaction.ask(query, some):
                 labels[document.id] = self._learn(document)
         return labels
@@ -103,7 +102,7 @@ class LabelCache:
         labels = _labels_in(document)
         with self._lock:
             self._known[document.dag_id, document.dag_hash] = labels
-            while len(self._known) > self._most:
+            while len(self._known) > _MOST_KNOWN:
                 self._known.popitem(last=False)
         return labels
 

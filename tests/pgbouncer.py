@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from deploy.sandbox.processes import free_port
-from tests.brokers import Server, install_debian_package
+from tests.brokers import Server, require_server
 from tests.postgres import PostgresServer, server_directory, unprivileged
 
 _PROGRAM = Path("/usr/sbin/pgbouncer")
@@ -22,7 +18,7 @@ _PROGRAM = Path("/usr/sbin/pgbouncer")
 @contextmanager
 def pgbouncer(behind: PostgresServer) -> Iterator[Server]:
     """In transaction mode, with one connection to the server for everybody; its URL names no database."""
-    _require_pgbouncer()
+    require_server(_PROGRAM.exists, "pgbouncer", name="pgbouncer")
     port = free_port()
     with server_directory() as directory:
         settings = directory / "pgbouncer.ini"
@@ -47,14 +43,3 @@ def _listens(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
-
-
-def _require_pgbouncer() -> None:
-    if not _PROGRAM.exists() and os.geteuid() == 0 and shutil.which("apt-get"):
-        install_debian_package("pgbouncer")
-    if _PROGRAM.exists():
-        return
-    reason = "There is no pgbouncer here; install Debian's package pgbouncer to run this test."
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)

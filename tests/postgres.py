@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
-import pytest
 
 from deploy.sandbox.processes import free_port
-from tests.brokers import Server, install_debian_package
+from tests.brokers import Server, require_server
 
 SUPERUSER = "postgres"
 _UNPRIVILEGED = ("postgres", "nobody")
@@ -35,7 +34,7 @@ def postgresql(*settings: str) -> Iterator[PostgresServer]:
 
     Everybody on this machine may connect as anybody, without a password.
     """
-    binaries = _binaries()
+    binaries = require_server(_binaries, "postgresql", name="PostgreSQL server")
     with server_directory() as directory:
         data, port = directory / "data", free_port()
         initialize = [str(binaries / "initdb"), "--pgdata", str(data), "--username", SUPERUSER]
@@ -168,21 +167,8 @@ def _unprivileged_user() -> pwd.struct_passwd:
     raise RuntimeError(f"PostgreSQL does not run as root: add a user named {' or '.join(_UNPRIVILEGED)}.")
 
 
-def _binaries() -> Path:
-    """The directory of initdb and postgres; the newest there is."""
-    if not (found := _find_binaries()) and os.geteuid() == 0 and shutil.which("apt-get"):
-        install_debian_package("postgresql")
-        found = _find_binaries()
-    if found:
-        return found
-    reason = "There is no PostgreSQL server here; install Debian's package postgresql to run this."
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def _find_binaries() -> Path | None:
-    """Debian keeps them out of PATH, a directory for each version."""
+def _binaries() -> Path | None:
+    """The newest directory of initdb and postgres: Debian keeps them out of PATH, one for each version."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
     candidates = [*map(str, debian), shutil.which("postgres")]
     return next((Path(path).parent for path in candidates[::-1] if path), None)

@@ -52,6 +52,10 @@ class Opening:
         self.opened[url] = FakeMetadata()
         return self.opened[url]
 
+    def of(self, pool: Pool) -> FakeMetadata:
+        self.databases.live(pool)
+        return self.opened[database_url(pool)]
+
     async def recent(
         self, pool: Pool, *dag_ids: str, max_age_s: float = 1.0, timeout_s: float = 5.0
     ) -> Metadata:
@@ -61,21 +65,21 @@ class Opening:
 async def test_pools_in_one_database_share_its_door() -> None:
     first, second, third, _ = pools()
     databases = Opening().databases
-    assert databases.of(first) is databases.of(second)
-    assert databases.of(first) is not databases.of(third)
+    assert databases.live(first) is databases.live(second)
+    assert databases.live(first) is not databases.live(third)
 
 
 async def test_a_pool_without_a_database_is_refused() -> None:
     """Its configuration may have changed while a round went on."""
     *_, plain = pools()
     with pytest.raises(DatabaseUnavailable):
-        Opening().databases.of(plain)
+        Opening().databases.live(plain)
 
 
 async def test_a_database_of_no_pool_is_closed() -> None:
     first, second, third, plain = pools()
     opening = Opening()
-    kept, dropped = opening.databases.of(first), opening.databases.of(third)
+    kept, dropped = opening.of(first), opening.of(third)
     await opening.databases.keep_only([second, plain])
     assert (kept.is_closed, dropped.is_closed) == (False, True)
 
@@ -85,7 +89,7 @@ async def test_whoever_asks_at_the_same_time_gets_one_reading() -> None:
     opening = Opening()
     answers = await asyncio.gather(*(opening.recent(pool) for pool in (first, second, first)))
     assert answers[0] is answers[1] is answers[2]
-    assert len(opening.databases.of(first).reads) == 1
+    assert len(opening.of(first).reads) == 1
 
 
 async def test_a_reading_that_is_young_enough_is_not_repeated() -> None:
@@ -98,7 +102,7 @@ async def test_a_reading_that_is_young_enough_is_not_repeated() -> None:
 async def test_labels_that_a_reading_has_not_are_asked_for() -> None:
     first, second, *_ = pools()
     opening = Opening()
-    database = opening.databases.of(first)
+    database = opening.of(first)
     database.queue(task_key(dag_id="waiting"))
     await opening.recent(first, "one", max_age_s=60)
     await opening.recent(second, "one", "waiting", max_age_s=60)
@@ -112,14 +116,14 @@ async def test_those_who_want_other_labels_than_the_reading_under_way_share_the_
     answers = await asyncio.gather(
         opening.recent(first, "one"), opening.recent(second, "two"), opening.recent(first, "three")
     )
-    assert opening.databases.of(first).reads == [{"one"}, {"two", "three"}]
+    assert opening.of(first).reads == [{"one"}, {"two", "three"}]
     assert answers[1] is answers[2]
 
 
 async def test_a_failure_is_told_to_all_who_waited_and_not_kept() -> None:
     first, second, *_ = pools()
     opening = Opening()
-    database = opening.databases.of(first)
+    database = opening.of(first)
     database.broken = True
     answers = await asyncio.gather(
         opening.recent(first, max_age_s=60), opening.recent(second, max_age_s=60), return_exceptions=True
@@ -137,14 +141,14 @@ async def test_whoever_gives_up_does_not_end_the_reading_of_others() -> None:
     await asyncio.sleep(0)
     impatient.cancel()
     assert (await patient).instances == ()
-    assert len(opening.databases.of(first).reads) == 1
+    assert len(opening.of(first).reads) == 1
 
 
 async def test_nobody_waits_longer_than_they_said() -> None:
     """Also not for a reading that somebody with more time began."""
     first, second, *_ = pools()
     opening = Opening()
-    opening.databases.of(first).hangs = True
+    opening.of(first).hangs = True
     patient = asyncio.create_task(opening.recent(first, timeout_s=60))
     await asyncio.sleep(0)
     with pytest.raises(DatabaseUnavailable, match=r"within 0\.05 s"):
