@@ -23,6 +23,7 @@ from tests.airflow.releases import Release
 from tests.airflow.stack import Stack, configuration
 from tests.airflow.story import Stuck, gather, play, stage
 from tests.airflow.verdict import Evidence
+from tests.bench.processes import processes_with
 from tests.postgres import PostgresServer, postgresql
 
 HPA_SYNC_PERIOD_S = 2.0
@@ -141,18 +142,8 @@ def _nothing_left_of(home: Path, signals: Path) -> Iterator[None]:
     finally:
         shutil.rmtree(signals, ignore_errors=True)
         deadline = time.monotonic() + 10
-        while (left := _processes_of(home)) and time.monotonic() < deadline:
+        while (left := list(processes_with(f"AIRFLOW_HOME={home}"))) and time.monotonic() < deadline:
             for process in left:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.1)
-
-
-def _processes_of(home: Path) -> list[int]:
-    wanted = f"AIRFLOW_HOME={home}".encode()
-    found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if wanted in environment.read_bytes().split(b"\0"):
-                found.append(int(environment.parent.name))
-    return found

@@ -6,9 +6,12 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.airflow_page import grants
 from tests.postgres import PostgresServer, airflow_schema
 
 DATABASE = "airflow"
+ROLE = "celery_hpa"
+"""The one that docs/airflow.md makes."""
 _RECORDINGS = Path(__file__).parents[1] / "recordings" / "airflow"
 _TASKS = ("s0", "s1", "s2", "s3", "s4", "s5", "prot", "grp.mapped")
 """Those of the recorded DAG, which stands for all DAGs."""
@@ -29,8 +32,8 @@ class Size:
 
 
 def create_airflow(server: PostgresServer, *, major: int, size: Size) -> str:
-    """The URL of the filled database of Airflow 2 or 3, with statistics as autovacuum keeps them."""
-    url = server.create_database(DATABASE, airflow_schema(major))
+    """Our role's URL of the filled database of Airflow 2 or 3, with statistics as autovacuum keeps them."""
+    server.create_database(DATABASE, airflow_schema(major))
     indexes = server.execute(_INDEXES, database=DATABASE)
     for statements in (
         [f"DROP INDEX {name}" for name, _ in indexes],
@@ -41,7 +44,8 @@ def create_airflow(server: PostgresServer, *, major: int, size: Size) -> str:
         # Foreign keys are not looked at: runs and bundles, which nobody asks for, are left out.
         server.execute(";\n".join(["SET session_replication_role = replica", *statements]), database=DATABASE)
     server.execute("VACUUM ANALYZE", database=DATABASE)
-    return url
+    server.execute(grants("postgresql"), database=DATABASE)
+    return server.url_of(DATABASE, user=ROLE)
 
 
 _INDEXES = """

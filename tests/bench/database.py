@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.airflow_db import AirflowDatabase
-from tests.airflow_page import grants
 from tests.bench.airflow_rows import DATABASE, Size, create_airflow
 from tests.bench.figures import Figures, Missed, row
 from tests.bench.statements import Sent, plan_of, sent_statements, sequential_scans
@@ -23,7 +22,6 @@ BIG_PAGES = 1_000
 """A table of more (8 MB) must not be read from one end to the other."""
 WITHOUT_INDEX = frozenset({"serialized_dag by dag_id"})
 """Airflow 3 has no index for these. They are asked only for DAGs of which no row names a version."""
-ROLE = "celery_hpa"
 TIMEOUT_S = 30.0
 _SETTINGS = ("shared_buffers=512MB", "maintenance_work_mem=256MB", "max_wal_size=8GB")
 
@@ -56,14 +54,13 @@ async def measure_database(directory: Path, *, repeats: int) -> None:
     for major in (2, 3):
         started = time.perf_counter()
         with postgresql(*_SETTINGS) as server:
-            create_airflow(server, major=major, size=size)
-            server.execute(grants("postgresql"), database=DATABASE)
+            url = create_airflow(server, major=major, size=size)
             print(
                 f"\nAirflow {major}: {size.task_instances:,} task instances, {size.live:,} of them queued or "
                 f"running, {size.dags:,} DAGs; filled in {time.perf_counter() - started:.0f} s. "
                 "Milliseconds:\n"
             )
-            measured = await _measure(server, major=major, repeats=repeats)
+            measured = await _measure(server, url, major=major, repeats=repeats)
         plans = directory / f"plans_{major}.txt"
         plans.write_text("\n\n".join(one.plan for one in measured))
         print(f"\n{plans.read_text()}", flush=True)
@@ -76,9 +73,8 @@ async def measure_database(directory: Path, *, repeats: int) -> None:
     )
 
 
-async def _measure(server: PostgresServer, *, major: int, repeats: int) -> list[Measured]:
+async def _measure(server: PostgresServer, url: str, *, major: int, repeats: int) -> list[Measured]:
     """Each query that is sent; prints what reads and queries took."""
-    url = server.url_of(DATABASE, user=ROLE)
     database = AirflowDatabase(url)
     try:
         with sent_statements() as sent:

@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.sandbox import manifests
 from deploy.sandbox.cluster import Sandbox, sandbox
+from deploy.sandbox.errors import ApiError
+from deploy.sandbox.resources import DEPLOYMENTS
 from deploy.sandbox.services import apply
 from tests.bench.crowd import crowd
 
@@ -41,7 +43,7 @@ async def fleet(
         crowd(directory, box.broker_url, POOL),
     ):
         for number in range(pools):
-            await apply(box.kube, _pods_without_processes(name_of(number), workers // pools))
+            await apply(box.kube, pods_without_processes(name_of(number), workers // pools))
         await _until_known(box, workers // pools * pools)
         yield box
 
@@ -62,10 +64,20 @@ def _configuration(
     return manifests.configuration(*documents) | {"refresh": f"{refresh_s:g}s", "maxAge": "1m"}
 
 
-def _pods_without_processes(name: str, replicas: int) -> manifests.Document:
+def pods_without_processes(name: str, replicas: int) -> manifests.Document:
     return manifests.worker_deployment(
         name=name, replicas=replicas, command=[], environment={}, grace_seconds=0
     )
+
+
+async def refused_scale_down(box: Sandbox, *, to: int) -> str:
+    """What is said to it: all workers are busy."""
+    change = {"spec": {"replicas": to}}
+    try:
+        await box.kube.patch(DEPLOYMENTS, manifests.NAMESPACE, POOL, change, subresource="scale")
+    except ApiError as error:
+        return str(error)
+    raise RuntimeError("A scale-down of busy workers was allowed.")
 
 
 async def _until_known(box: Sandbox, workers: int) -> None:

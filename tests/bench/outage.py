@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,9 @@ from deploy.sandbox.processes import running
 from deploy.sandbox.services import Service, apply, grant_what_we_ship
 from shared.certificates import make_ca
 from tests.bench.asking import ADAPTER_CA, VALUES
+from tests.bench.crowd import crowd
 from tests.bench.figures import row
+from tests.bench.fleets import pods_without_processes
 from tests.metrics_adapter.aggregator import Answer
 
 POOL, WORKERS = "bench", 3
@@ -135,20 +137,10 @@ async def _world(directory: Path) -> AsyncIterator[World]:
         plane = await everything.enter_async_context(control_plane(directory))
         message_broker = await everything.enter_async_context(AsyncExitStack())
         url = await message_broker.enter_async_context(broker(directory))
-        crowd = [sys.executable, "-m", "tests.bench.crowd", url, POOL]
-        await message_broker.enter_async_context(
-            running(crowd, log=directory / "crowd.log", ready="The crowd listens.")
-        )
+        await message_broker.enter_async_context(crowd(directory, url, POOL))
         pool = manifests.pool(name=POOL, workload=POOL, broker_url=url, slots=2, queues=(POOL,))
         configuration = manifests.configuration(pool) | {"refresh": "1s", "maxAge": f"{MAX_AGE_S}s"}
         (directory / "config.yaml").write_text(yaml.safe_dump(configuration))
         await grant_what_we_ship(plane.kube, configuration)
-        for document in _workload():
-            await apply(plane.kube, document)
+        await apply(plane.kube, pods_without_processes(POOL, WORKERS))
         yield World(plane=plane, everything=everything, broker=message_broker)
-
-
-def _workload() -> Iterable[manifests.Document]:
-    yield manifests.worker_deployment(
-        name=POOL, replicas=WORKERS, command=["sleep", "infinity"], environment={}, grace_seconds=0
-    )

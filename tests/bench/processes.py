@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -16,6 +18,14 @@ def process_of(program: str, what_for: str | Path) -> int:
             if program in command and str(what_for) in command:
                 return int(entry.name)
     raise RuntimeError(f"No process runs {program} for {what_for}.")
+
+
+def processes_with(variable: str) -> Iterator[int]:
+    """Those in whose environment this stands, as NAME=VALUE; nobody else's can be seen."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if variable.encode() in environment.read_bytes().split(b"\0"):
+                yield int(environment.parent.name)
 
 
 def _command(process: Path) -> str:

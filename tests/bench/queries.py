@@ -24,8 +24,7 @@ from aiohttp import web
 from deploy.sandbox import manifests
 from deploy.sandbox.cluster import Sandbox
 from deploy.sandbox.resources import API_SERVICES
-from tests.airflow_page import grants
-from tests.bench.airflow_rows import DATABASE, Size, create_airflow
+from tests.bench.airflow_rows import Size, create_airflow
 from tests.bench.asker import Answers, Errand
 from tests.bench.figures import Missed, row, save
 from tests.bench.fleets import POOL, fleet
@@ -34,7 +33,6 @@ from tests.postgres import postgresql
 
 WORKERS = 50
 SIZE = Size(task_instances=10_000, live=100, dags=20)
-ROLE = "celery_hpa"
 RECORDING = Path(__file__).parents[1] / "recordings" / "kubernetes" / "b1_hpa_external_queries.json"
 PATH = (
     f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{manifests.NAMESPACE}/celery_load_factor"
@@ -115,9 +113,7 @@ async def _in_an_outage(directory: Path, *, seconds: float) -> list[Measured]:
     """Broker and database are frozen, the API server takes requests and never answers: their worst."""
     with ExitStack() as stack:
         server = stack.enter_context(postgresql())
-        create_airflow(server, major=3, size=SIZE)
-        server.execute(grants("postgresql"), database=DATABASE)
-        url = server.url_of(DATABASE, user=ROLE)
+        url = create_airflow(server, major=3, size=SIZE)
         async with fleet(directory, workers=WORKERS, database=url) as box:
             errand = replace(await _errand(box, seconds=seconds), connections=16, rate=OUTAGE_RATE)
             masters = replace(errand, headers=[*_headers_of_a_message(errand), *MASTERS])

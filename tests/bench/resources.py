@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.sandbox import manifests
 from deploy.sandbox.cluster import Sandbox
-from deploy.sandbox.errors import ApiError
-from deploy.sandbox.resources import DEPLOYMENTS
 from tests.bench.figures import row
-from tests.bench.fleets import POOL, fleet
+from tests.bench.fleets import fleet, refused_scale_down
 from tests.bench.processes import cpu_s, memory_mib, process_of
 
 FLEETS = (3, 200)
@@ -66,7 +63,9 @@ async def _measure(box: Sandbox, workers: int, *, duration_s: float) -> Mapping[
     passed = time.monotonic() - started
     spent = {module: cpu_s(pid) - before[module] for module, pid in processes.items()}
     memory = {module: memory_mib(pid, "VmRSS") for module, pid in processes.items()}
-    await _refused_scale_down(box, to=workers - max(1, workers // 4))
+    # Its victims are marked and cancelled, and looked at again.
+    refusal = await refused_scale_down(box, to=workers - max(1, workers // 4))
+    print(f"Refused, as it should be: {refusal[:160]}…", flush=True)
     return {
         module: Usage(
             cpu=spent[module] / passed,
@@ -75,14 +74,3 @@ async def _measure(box: Sandbox, workers: int, *, duration_s: float) -> Mapping[
         )
         for module, pid in processes.items()
     }
-
-
-async def _refused_scale_down(box: Sandbox, *, to: int) -> None:
-    """Its victims are marked and cancelled, and looked at again."""
-    change = {"spec": {"replicas": to}}
-    try:
-        await box.kube.patch(DEPLOYMENTS, manifests.NAMESPACE, POOL, change, subresource="scale")
-    except ApiError as error:
-        print(f"Refused, as it should be: {str(error)[:160]}…", flush=True)
-    else:
-        raise RuntimeError("A scale-down of busy workers was allowed.")

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from deploy.sandbox.processes import stop
 from tests.bench.figures import Figures, Missed, row, save
+from tests.bench.fleets import POOL
 from tests.bench.growth import exponent, per_worker
-from tests.bench.simulated import POOL, Simulation, simulation
+from tests.bench.simulated import Simulation, simulation
 
 SIZES, QUICK_SIZES = (5, 20, 50, 200, 500, 1_000), (20, 50, 200)
 RABBITMQ_SIZES = (20, 200, 1_000)

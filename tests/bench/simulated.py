@@ -32,9 +32,9 @@ from shared.certificates import make_ca
 from shared.marks import MARK_ANNOTATION, SUMMARY_ANNOTATION
 from shared.pods import DELETION_COST
 from tests.bench.crowd import crowd
+from tests.bench.fleets import POOL, pods_without_processes
 from tests.brokers import rabbitmq
 
-POOL = "bench"
 LATENCY_S = 0.003
 """Of each call to the API server; what a real one took."""
 REFRESH_S = 5.0
@@ -69,7 +69,6 @@ class Simulation:
     broker_url: str
     hook: Service
     hook_log: Path
-    hook_process: asyncio.subprocess.Process
     session: aiohttp.ClientSession
     control: CeleryControl
     read: int = 0
@@ -173,13 +172,13 @@ async def simulation(
         plane = await stack.enter_async_context(control_plane(directory, latency_s=latency_s))
         document = _configuration(url)
         await grant_what_we_ship(plane.kube, document)
-        await apply(plane.kube, _pods_without_processes())
+        await apply(plane.kube, pods_without_processes(POOL, 0))
         ca = make_ca("celery-hpa benchmark")
         hook, log = Service("drain_hook", manifests.HOOK_SERVICE), directory / "drain_hook.log"
         configuration = directory / "config.yaml"
         configuration.write_text(yaml.safe_dump(document))
         account = plane.kubeconfig_of(manifests.SYSTEM_NAMESPACE, manifests.HOOK_SERVICE)
-        process = await stack.enter_async_context(
+        await stack.enter_async_context(
             running(hook.command(directory, configuration, account, ca), log=log, ready="drain_hook serves")
         )
         trust = ssl.create_default_context(cadata=ca.certificate_pem.decode())
@@ -193,7 +192,6 @@ async def simulation(
             broker_url=url,
             hook=hook,
             hook_log=log,
-            hook_process=process,
             session=session,
             control=control,
         )
@@ -203,7 +201,3 @@ def _configuration(broker_url: str) -> Document:
     """Impatient in nothing: marks stay until they are given back by hand."""
     pool = manifests.pool(name=POOL, workload=POOL, broker_url=broker_url, slots=2, queues=(POOL,))
     return {"refresh": f"{REFRESH_S:g}s", "maxAge": "60s", "roundTtl": "1h", "pools": [pool]}
-
-
-def _pods_without_processes() -> Document:
-    return manifests.worker_deployment(name=POOL, replicas=0, command=[], environment={}, grace_seconds=0)

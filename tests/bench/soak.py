@@ -17,11 +17,11 @@ import aiohttp
 
 from deploy.sandbox import manifests
 from deploy.sandbox.cluster import Sandbox
-from deploy.sandbox.errors import ApiError
-from deploy.sandbox.resources import DEPLOYMENTS, PODS
+from deploy.sandbox.resources import PODS
+from deploy.sandbox.services import VALUES
 from tests.bench.brokers import BrokerView
 from tests.bench.figures import Missed, row, save
-from tests.bench.fleets import POOL, REFRESH_S, fleet, telemetry_of
+from tests.bench.fleets import POOL, REFRESH_S, fleet, refused_scale_down, telemetry_of
 from tests.bench.processes import memory_mib, open_files, process_of, threads
 
 WORKERS = 200
@@ -35,7 +35,6 @@ MODULES = ("metrics_adapter", "drain_hook")
 MOST_GROWTH_MIB = 8.0
 MOST_GROWTH = 5.0
 """Of descriptors, threads, tasks and keys: as many come and go."""
-VALUES = "/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/celery_demand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +114,9 @@ async def _disturb(box: Sandbox, *, asks_for_less: bool) -> None:
     for pod in random.sample(pods, REPLACED):
         await box.kube.delete(PODS, manifests.NAMESPACE, pod["metadata"]["name"])
     for _ in range(QUESTIONS):
-        await box.kube.request("GET", VALUES.format(manifests.NAMESPACE))
+        await box.kube.request("GET", VALUES.format(namespace=manifests.NAMESPACE, metric="celery_demand"))
     if asks_for_less:
-        change = {"spec": {"replicas": WORKERS - 10}}
-        try:
-            await box.kube.patch(DEPLOYMENTS, manifests.NAMESPACE, POOL, change, subresource="scale")
-        except ApiError:
-            return
-        raise RuntimeError("A scale-down of busy workers was allowed.")
+        await refused_scale_down(box, to=WORKERS - 10)
 
 
 async def _samples(box: Sandbox, view: BrokerView) -> list[Sample]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from deploy.sandbox.demo.verdicts import verdicts_from
 from deploy.sandbox.processes import ServiceFailed, running
 from shared import faults
+from tests.bench.processes import processes_with
 
 RESTART_PAUSE_S = 1.0
 SERVES = "drain_hook serves"
@@ -179,11 +180,9 @@ def _error_in(line: str) -> str:
 
 def signal_worker(pod: str, number: signal.Signals) -> bool:
     """To the worker process of a pod, found by its environment; False if there is none. Linux only."""
-    wanted, found = f"POD_NAME={pod}".encode(), False
-    for entry in Path("/proc").glob("[0-9]*"):
-        # It may be gone, or somebody else's.
-        with suppress(OSError):
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), number)
-                found = True
+    found = False
+    for pid in processes_with(f"POD_NAME={pod}"):
+        with suppress(OSError):  # it may be gone, or somebody else's
+            os.kill(pid, number)
+            found = True
     return found

@@ -35,8 +35,12 @@ def identity(document: Document) -> tuple[str, str, str]:
 
 
 def the(kind: str, name: str) -> Document:
-    """The one document of this kind and name."""
-    (document,) = [one for one in installed() if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    """The one document of this kind and name in deploy/base."""
+    return the_only(kind, name, installed())
+
+
+def the_only(kind: str, name: str, among: Collection[Document]) -> Document:
+    (document,) = [one for one in among if (one["kind"], one["metadata"]["name"]) == (kind, name)]
     return document
 
 

@@ -48,9 +48,4 @@ def rendered_with(*components: str, more: str = "") -> list[Document]:
         return rendered(overlay)
 
 
-def the_only(kind: str, name: str, among: list[Document]) -> Document:
-    (document,) = [one for one in among if (one["kind"], one["metadata"]["name"]) == (kind, name)]
-    return document
-
-
 EXAMPLE = ROOT / "deploy" / "example"

@@ -14,7 +14,7 @@ from shared.airflow_labels import parse_tag
 from shared.airflow_queries import TABLES
 from shared.pools import Pool, parse_configuration
 from tests.airflow_page import PAGE, grants, snippets
-from tests.deploy.manifests import Document, the
+from tests.deploy.manifests import Document, container
 from tests.mariadb import mariadb
 from tests.postgres import PostgresServer, airflow_schema, postgresql
 
@@ -51,8 +51,7 @@ def test_its_configurations_are_taken(pool: Pool) -> None:
 @pytest.mark.parametrize("service", ["metrics-adapter", "drain-hook"])
 def test_its_secrets_are_what_the_services_get(service: str) -> None:
     """Under the names that its configuration takes them by."""
-    (container,) = the("Deployment", service)["spec"]["template"]["spec"]["containers"]
-    variables = {one["name"]: one["valueFrom"].get("secretKeyRef") for one in container["env"]}
+    variables = {one["name"]: one["valueFrom"].get("secretKeyRef") for one in container(service)["env"]}
     for pool in configurations():
         assert pool.broker.url_from is not None
         assert pool.airflow is not None

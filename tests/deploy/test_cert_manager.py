@@ -8,8 +8,8 @@ import pytest
 import drain_hook.app
 import metrics_adapter.app
 from shared.settings import parse_arguments
-from tests.deploy.manifests import Document, identity
-from tests.deploy.rendering import needs_kubectl, rendered_with, the_only
+from tests.deploy.manifests import Document, identity, the_only
+from tests.deploy.rendering import needs_kubectl, rendered_with
 
 pytestmark = needs_kubectl
 

@@ -5,8 +5,8 @@ import re
 import yaml
 
 from shared.pools import parse_configuration
-from tests.deploy.manifests import ROOT
-from tests.deploy.rendering import needs_kubectl, rendered_with, the_only
+from tests.deploy.manifests import ROOT, the_only
+from tests.deploy.rendering import needs_kubectl, rendered_with
 
 PAGE = (ROOT / "docs" / "delegate.md").read_text()
 POOL = "pools:\n- {name: a, namespace: a, workload: {name: a}, queues: [a], slotsPerWorker: 1, broker: {url: redis://a}}\n"

@@ -9,8 +9,18 @@ import yaml
 from drain_hook.app import WEBHOOK_CONFIGURATION
 from shared.configuration_values import broker_url_mistake
 from shared.pools import parse_configuration
-from tests.deploy.manifests import BASE, ROOT, Document, asked_in, container, identity, installed, the
-from tests.deploy.rendering import EVERY_COMPONENT, EXAMPLE, needs_kubectl, rendered, the_only
+from tests.deploy.manifests import (
+    BASE,
+    ROOT,
+    Document,
+    asked_in,
+    container,
+    identity,
+    installed,
+    the,
+    the_only,
+)
+from tests.deploy.rendering import EVERY_COMPONENT, EXAMPLE, needs_kubectl, rendered
 
 POOLS = parse_configuration((EXAMPLE / "config.yaml").read_text()).pools
 SERVICES = ["metrics-adapter", "drain-hook"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.manifests import BASE, ROOT, Document, the
+from tests.deploy.manifests import BASE, ROOT, Document, container, the
 from tests.deploy.rendering import COMPONENTS, EVERY_COMPONENT, needs_kubectl, rendered_with
 from tests.deploy.sentences import begets, complaints, fits, texts, unknown_clauses
 from tests.deploy.telemetry import figures
@@ -96,8 +96,11 @@ def _printed(document: Document) -> str:
 
 def test_the_secret_of_the_installation_is_the_one_that_pods_read() -> None:
     for service in ("metrics-adapter", "drain-hook"):
-        (container,) = the("Deployment", service)["spec"]["template"]["spec"]["containers"]
-        (key,) = [one["valueFrom"]["secretKeyRef"] for one in container["env"] if one["name"] == "BROKER_URL"]
+        (key,) = [
+            one["valueFrom"]["secretKeyRef"]
+            for one in container(service)["env"]
+            if one["name"] == "BROKER_URL"
+        ]
         assert f"create secret generic {key['name']} --from-literal={key['key']}=" in INSTALL.read_text()
 
 

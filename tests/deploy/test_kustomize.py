@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.deploy.manifests import BASE, Document, identity, installed, kustomization
-from tests.deploy.rendering import needs_kubectl, rendered_with, the_only
+from tests.deploy.manifests import BASE, Document, identity, installed, kustomization, the_only
+from tests.deploy.rendering import needs_kubectl, rendered_with
 
 pytestmark = needs_kubectl
 

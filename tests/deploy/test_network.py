@@ -1,11 +1,9 @@
 """Who may connect to our pods, and what the documented policy lets them connect to."""
 
-import re
-
 import pytest
-import yaml
 
 from tests.deploy.manifests import ROOT, Document, container, installed, the
+from tests.deploy.test_documents import snippets
 
 EACH_SERVICE = pytest.mark.parametrize("name", ["metrics-adapter", "drain-hook"])
 
@@ -52,12 +50,7 @@ def test_no_other_pod_is_meant() -> None:
 def test_the_documented_policy_names_all_that_we_connect_to() -> None:
     """DNS by both protocols, the API server, a broker."""
     text = (ROOT / "docs" / "security.md").read_text()
-    found = [
-        document
-        for snippet in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
-        for document in yaml.safe_load_all(snippet)
-        if document["kind"] == "NetworkPolicy"
-    ]
+    found = [document for document in snippets(text) if document["kind"] == "NetworkPolicy"]
     (egress,) = (document["spec"] for document in found)
     assert egress["policyTypes"] == ["Egress"]
     ports = [

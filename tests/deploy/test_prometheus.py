@@ -9,7 +9,7 @@ import pytest
 
 from deploy.sandbox.manifests import ADAPTER_SERVICE, HOOK_SERVICE
 from metrics_adapter.catalogue import METRICS
-from tests.deploy.manifests import BASE, ROOT, Document, container, documents, the
+from tests.deploy.manifests import BASE, ROOT, Document, container, documents, the, the_only
 from tests.deploy.promql import grouped_by, parsed, series
 from tests.deploy.telemetry import TELEMETRY, figures
 
@@ -143,11 +143,7 @@ def test_every_runbook_is_for_an_alert() -> None:
 @pytest.mark.parametrize("name", [ADAPTER_SERVICE, HOOK_SERVICE])
 def test_every_replica_is_scraped_ready_or_not(name: str) -> None:
     """Through a Service of its own, which the ServiceMonitor selects and names the job by."""
-    (service,) = [
-        one
-        for one in MONITORED
-        if one["metadata"]["name"] == f"{name}-telemetry" and one["kind"] == "Service"
-    ]
+    service = the_only("Service", f"{name}-telemetry", MONITORED)
     (monitor,) = [one for one in MONITORED if one["kind"] == "ServiceMonitor"]
     assert service["spec"]["selector"] == the("Deployment", name)["spec"]["selector"]["matchLabels"]
     assert service["spec"]["publishNotReadyAddresses"] is True

@@ -284,7 +284,7 @@ class World:
 
     # The replicas of the hook.
 
-    def latency(self, method: str = "") -> float:
+    def latency(self, method: str) -> float:
         usual = self.random.choice((0.001, 0.002, 0.005, 0.02))
         patch_s = self.slow_patches_s if method == "patch_pod" else 0.0
         return usual + patch_s + self.random.uniform(0.0, self.slow_s)

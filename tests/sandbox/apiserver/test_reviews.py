@@ -11,7 +11,6 @@ from tests.sandbox.http_client import Client
 ACCESS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 TOKENS = "/apis/authentication.k8s.io/v1/tokenreviews"
 CONFIGMAP = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
-EXT_API = "system:serviceaccount:lab-sys:ext-api"
 CASES = recordings.read("f2_sar_and_tokenreview")["cases"]
 
 
