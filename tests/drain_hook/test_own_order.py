@@ -15,6 +15,7 @@ from deploy.sandbox.controllers import replicasets
 from drain_hook.own_order import STEADY_S, Costs, own_order
 from drain_hook.planner import decide
 from drain_hook.plans import DrainPlan
+from drain_hook.victims import certainly_before
 from shared.pods import DELETION_COST, Pod
 from tests.drain_hook import builders
 from tests.drain_hook.builders import NOW, leaving, marked, names, pod, pool, scale_down, task, unready
@@ -75,12 +76,17 @@ def test_the_order_agrees_with_the_sandbox(descriptions: list[tuple[bool, float,
     ]
     candidates = [candidate_of(p) for p in pods]
     now = datetime.fromtimestamp(NOW, UTC)
+    order = own_order(pods, related=pods, now=NOW)
+    is_before = certainly_before(pods, related=pods, moments=[NOW])
     for count in range(1, len(pods)):
         chosen = replicasets.choose_victims(
             candidates, desired=len(pods) - count, related=candidates, honours_costs=False, now=now
         )
-        foreseen = own_order(pods, related=pods, now=NOW)[:count]
-        assert {one.name for one in chosen} == {p.name for p in foreseen}
+        taken = {one.name for one in chosen}
+        assert taken <= set(leaving(plan(pods, len(pods) - count)))
+        # Two of one second and a third of like age may each go before the next: then any of them may go.
+        if all(is_before(one, other) for one in order[:count] for other in order[count:]):
+            assert taken == {p.name for p in order[:count]}
 
 
 ALIKE = st.tuples(st.booleans(), st.integers(70_000, 70_004), st.integers(0, 4), st.integers(0, 1))
