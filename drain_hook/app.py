@@ -30,7 +30,7 @@ from drain_hook.rounds import Surroundings
 from drain_hook.telemetry import Telemetry
 from drain_hook.warm_fleet import WarmFleet
 from drain_hook.webhook import webhook_app
-from drain_hook.worker_software import WorkerSoftware
+from drain_hook.worker_software import Reporter, WorkerSoftware
 from shared import faults
 from shared.allowed_clients import AllowedClients
 from shared.brokers import Brokers, Connect
@@ -58,7 +58,7 @@ LAST_ROUNDS_S = 15.0
 """For rounds that still tidy up when we stop; what they leave, the reconciler of another replica does."""
 
 
-class Control(Workers, Protocol):
+class Control(Workers, Reporter, Protocol):
     """The door to the workers of a broker."""
 
     async def close(self) -> None: ...

@@ -18,7 +18,7 @@ from shared.faults import FaultPoint, reach
 from shared.marks import MARK_ANNOTATION, SUMMARY_ANNOTATION, Mark, render_mark
 from shared.pods import DELETION_COST, Pod, celery_node
 from shared.pools import Pool
-from shared.workers import Fleet, Software, WorkerSnapshot
+from shared.workers import Fleet, WorkerSnapshot
 
 Annotations = Mapping[str, str | None]
 Change = Callable[[Pod], Annotations]
@@ -45,8 +45,6 @@ class Workers(Protocol):
     async def active_queues(
         self, nodes: Collection[str], *, timeout_s: float
     ) -> Mapping[str, frozenset[str]]: ...
-
-    async def software(self, nodes: Collection[str], *, timeout_s: float) -> Mapping[str, Software]: ...
 
     async def cancel_consumers(
         self, queues: Mapping[str, Collection[str]], *, timeout_s: float

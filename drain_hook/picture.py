@@ -68,6 +68,9 @@ class Picture:
 
     async def complete(self, *, timeout_s: float) -> None:
         """Pods, workers and labels, after a look. Raises KubernetesError and BrokerUnavailable."""
+        if self._pool.airflow is None:
+            await self._gather(timeout_s=timeout_s)
+            return
         async with self._labels.reading_beside(self._warm.remembered(self._pool)):
             await self._gather(timeout_s=timeout_s)
         await self._labels.read_for(self.fleet)
@@ -114,12 +117,14 @@ class Picture:
 
     def labelled(self) -> Fleet:
         """The fleet with the labels of Airflow's tasks, and with what its database says of silent workers."""
+        if not self._labels.were_read:
+            return self.fleet
         ahead_s = self._clock() - self._warm.now()
         return self._labels.of(
             self.fleet,
             nodes={celery_node(pod.name, worker_name=self._pool.worker_name) for pod in self.known.pods},
             asked_at={node: at + ahead_s for node, at in self._asked_at.items()},
-            elsewhere=self._warm.hosts_of_others(self._pool) if self._pool.airflow else (),
+            elsewhere=self._warm.hosts_of_others(self._pool),
         )
 
     async def read_labels_again(self) -> None:

@@ -68,6 +68,11 @@ class RoundLabels:
         self._covered = frozenset()
         await self.read_for(fleet)
 
+    @property
+    def were_read(self) -> bool:
+        """Whether there is anything to add to what the workers say."""
+        return self._metadata is not None
+
     def of(
         self,
         fleet: Fleet,
@@ -76,13 +81,12 @@ class RoundLabels:
         asked_at: Mapping[str, float],
         elsewhere: Collection[str],
     ) -> Fleet:
-        """The fleet with labels, and with what silent workers run; as it is where nothing was read.
+        """The fleet with labels, and with what silent workers run, once they were read.
 
         `nodes` are those of all pods; `asked_at` is when each was asked, in seconds since the epoch;
         `elsewhere` are the names of other pools' pods.
         """
-        if self._metadata is None:
-            return fleet
+        assert self._metadata is not None, "nothing was read yet"
         answered = [at for node, at in asked_at.items() if node in fleet.workers]
         labelled = with_metadata(
             fleet,

@@ -72,9 +72,7 @@ class WarmFleet:
         """
         if old := [node for node in nodes if not self._is_trusted(self.sighting(pool, node))]:
             await self._ask(pool, old, timeout_s=timeout_s)
-        seen = {node: self.sighting(pool, node) for node in nodes}
-        workers = {node: s.worker for node, s in seen.items() if s is not None and s.worker is not None}
-        return Fleet(workers=workers, silent=frozenset(nodes) - workers.keys())
+        return _as_said({node: self.sighting(pool, node) for node in nodes})
 
     def now(self) -> float:
         """The clock of `asked_at`."""
@@ -90,9 +88,7 @@ class WarmFleet:
 
     def remembered(self, pool: Pool) -> Fleet:
         """All last answers and silences, however old."""
-        seen = self._sightings.get(pool.key, {})
-        workers = {node: sighting.worker for node, sighting in seen.items() if sighting.worker is not None}
-        return Fleet(workers=workers, silent=frozenset(seen) - workers.keys())
+        return _as_said(self._sightings.get(pool.key, {}))
 
     def learn(self, pool: Pool, fleet: Fleet, *, asked_at: float) -> None:
         """Take in answers; those to an older question than the last do not count."""
@@ -109,9 +105,8 @@ class WarmFleet:
         timeout_s = REFRESH_TIMEOUT_S + REFRESH_OF_EACH_S * len(nodes)
         await self._ask(pool, nodes, timeout_s=timeout_s)
         known = self._sightings.get(pool.key, {})
-        self._sightings[pool.key] = here = {node: seen for node, seen in known.items() if node in nodes}
-        workers = {node: seen.worker for node, seen in here.items() if seen.worker is not None}
-        await self.software.meet(pool, workers, self._workers(pool), nodes=nodes)
+        self._sightings[pool.key] = {node: seen for node, seen in known.items() if node in nodes}
+        await self.software.meet(pool, self.remembered(pool).workers, self._workers(pool), nodes=nodes)
 
     async def run(self) -> None:
         """Refresh every pool, again and again; a slow broker delays its own pools only."""
@@ -146,3 +141,9 @@ class WarmFleet:
     def _is_trusted(self, sighting: Sighting | None) -> bool:
         oldest = self._clock() - TRUSTED_REFRESHES * self._configuration().refresh
         return sighting is not None and sighting.asked_at >= oldest
+
+
+def _as_said(seen: Mapping[str, Sighting | None]) -> Fleet:
+    """Whoever was not seen is as silent as whoever did not answer."""
+    workers = {node: s.worker for node, s in seen.items() if s is not None and s.worker is not None}
+    return Fleet(workers=workers, silent=frozenset(seen) - workers.keys())
