@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from shared.airflow_tasks import DagLabels, Metadata, TaskInstance
@@ -149,23 +149,16 @@ class FakeDatabases:
     def name_of(self, pool: Pool) -> str:
         return "metadata"
 
-    def of(self, pool: Pool) -> FakeMetadata:
-        assert pool.airflow is not None, "only Airflow pools have a database"
-        return self.database
-
     async def recent(
         self, pool: Pool, dag_ids: Collection[str] = (), *, max_age_s: float, timeout_s: float
     ) -> Metadata:
+        assert pool.airflow is not None, "only Airflow pools have a database"
         if self._last is not None:
             began_at, last = self._last
             if began_at >= self.now - max_age_s and last.labels.keys() >= set(dag_ids):
                 return last
         began_at = self.now
         self._last = None
-        metadata = await self.of(pool).read(dag_ids, timeout_s=timeout_s)
+        metadata = await self.database.read(dag_ids, timeout_s=timeout_s)
         self._last = (began_at, metadata)
         return metadata
-
-    async def keep_only(self, pools: Iterable[Pool]) -> None:
-        if not any(pool.airflow for pool in pools):
-            await self.database.close()

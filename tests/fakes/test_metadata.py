@@ -13,7 +13,7 @@ from shared.airflow_db import AirflowDatabase
 from shared.airflow_tasks import Metadata
 from shared.errors import DatabaseUnavailable
 from shared.workers import Label
-from tests.fakes.metadata import FakeDatabases, FakeMetadata, task_key
+from tests.fakes.metadata import FakeMetadata, task_key
 from tests.shared.airflow_tables import sqlite_tables
 
 BUILD, LOAD = task_key("build"), task_key("load", dag_id="sales", map_index=3)
@@ -55,7 +55,7 @@ async def test_it_can_be_away() -> None:
         await database.read(timeout_s=0.05)
     assert asyncio.get_running_loop().time() >= started + 0.04
     database.hangs = False
-    await FakeDatabases(database=database).keep_only(())
+    await database.close()
     with pytest.raises(DatabaseUnavailable):
         await database.read(timeout_s=5)
 
