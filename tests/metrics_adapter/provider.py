@@ -15,25 +15,12 @@ from metrics_adapter.delegate import connect
 from shared.certificates import KeyPair, make_leaf, save_key_pair
 from shared.pools import Delegate
 from shared.tls import ReloadingTls
+from tests.sandbox.apiserver.backend import RESOURCES
 
 GROUP = "/apis/external.metrics.k8s.io/v1beta1"
 HOST = "keda-metrics.keda.svc"
 TOKEN = "Bearer our-own-token"
 
-RESOURCES: dict[str, Any] = {
-    "kind": "APIResourceList",
-    "apiVersion": "v1",
-    "groupVersion": "external.metrics.k8s.io/v1beta1",
-    "resources": [
-        {
-            "name": "queue_depth",
-            "singularName": "",
-            "namespaced": True,
-            "kind": "ExternalMetricValueList",
-            "verbs": ["get"],
-        }
-    ],
-}
 VALUES: dict[str, Any] = {
     "kind": "ExternalMetricValueList",
     "apiVersion": "external.metrics.k8s.io/v1beta1",
