@@ -1,7 +1,7 @@
 """Asks each pool's workers, queues and pods again and again, so that requests are answered from memory.
 
 A failed refresh leaves the last values where they are, growing older: a zero that nobody measured would
-scale a pool down.
+scale a pool down. Pools of one broker are asked at the same moment, which makes one question of all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from metrics_adapter.freshness import PoolState
@@ -106,11 +107,14 @@ class Collector:
         self._readings: dict[PoolKey, Reading] = {}
         self._taken_at: dict[PoolKey, float] = {}
         self._problems: dict[PoolKey, str] = {}
-        self._loads: Mapping[PoolKey, Load] = {}
+        self._loads: Mapping[PoolKey, Load] | None = {}
+        """None until somebody asks after a refresh: each may change those of all pools."""
 
     def states(self) -> tuple[PoolState, ...]:
         """Every pool of the configuration in force."""
         now = self._clock()
+        if self._loads is None:
+            self._loads = loads(self._readings.values())
         return tuple(
             PoolState(
                 pool=pool,
@@ -124,12 +128,15 @@ class Collector:
     async def collect(
         self, configuration: Configuration, brokers: Brokers[Workers], databases: Databases
     ) -> None:
-        """Keep every pool of this configuration fresh, until cancelled; each in a task of its own."""
+        """Keep every pool of this configuration fresh, until cancelled."""
         self.adopt(configuration)
+        sharers: dict[str, list[Pool]] = defaultdict(list)
+        for pool in configuration.pools:
+            sharers[brokers.of(pool).name].append(pool)
         async with asyncio.TaskGroup() as group:
-            for pool in configuration.pools:
-                broker = brokers.of(pool)
-                group.create_task(self._keep_fresh(pool, broker, databases, period_s=configuration.refresh))
+            for pools in sharers.values():
+                broker = brokers.of(pools[0])
+                group.create_task(self._keep_fresh(pools, broker, databases, period_s=configuration.refresh))
 
     def adopt(self, configuration: Configuration) -> None:
         """These are the pools from now on; what is known of those that keep their workload is kept."""
@@ -141,19 +148,27 @@ class Collector:
         for known in (self._readings, self._taken_at, self._problems):
             for key in known.keys() - kept:
                 del known[key]
-        self._loads = loads(self._readings.values())
+        self._loads = None
 
     async def _keep_fresh(
-        self, pool: Pool, broker: Broker[Workers], databases: Databases, *, period_s: float
+        self, pools: Sequence[Pool], broker: Broker[Workers], databases: Databases, *, period_s: float
     ) -> None:
-        while True:
-            started = self._clock()
-            await self.refresh(pool, broker, databases)
-            # Unequal periods, so that many pools on one broker do not ask at the same moment for ever.
-            period = period_s * random.uniform(0.9, 1.1)
-            if pool.key not in self._readings:
-                period = min(period, FIRST_PERIOD_S)
-            await asyncio.sleep(max(0.0, started + period - self._clock()))
+        """Those of one broker at the same moment; one that is not done yet misses it, and delays nobody."""
+        running: dict[PoolKey, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+
+            def start(pools: Iterable[Pool]) -> None:
+                for pool in pools:
+                    if pool.key not in running or running[pool.key].done():
+                        running[pool.key] = group.create_task(self.refresh(pool, broker, databases))
+
+            while True:
+                # Unequal periods, so that two replicas do not ask at the same moment for ever.
+                end = self._clock() + period_s * random.uniform(0.9, 1.1)
+                start(pools)
+                while (left := end - self._clock()) > 0:
+                    await asyncio.sleep(min(left, FIRST_PERIOD_S))
+                    start(pool for pool in pools if pool.key not in self._readings)
 
     async def refresh(self, pool: Pool, broker: Broker[Workers], databases: Databases) -> None:
         """Ask once; failures become the pool's problem and are never raised."""
@@ -259,7 +274,7 @@ class Collector:
         self.revision += 1
         self._readings[pool.key] = reading
         self._taken_at[pool.key] = taken_at
-        self._loads = loads(self._readings.values())
+        self._loads = None
         if in_spite_of is not None:
             self._report(pool, f"Its metadata database alone tells of it. {_sentence(in_spite_of)}")
         elif self._problems.pop(pool.key, None):

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from shared.celery_broker import BrokerConnection, Heard
-from shared.celery_mailbox import Command, Mailbox, Replies
+from shared.celery_mailbox import Mailbox
+from shared.celery_questions import Command, Replies
 from shared.celery_replies import (
     parse_acknowledgement,
     parse_active_queues,

@@ -3,6 +3,9 @@
 Coroutines hand questions over; the thread publishes each command under a ticket and listens for all tickets
 at once, so that a question which some worker leaves unanswered never holds up the next. A question ends when
 everybody who was asked has answered everything, or at its deadline with what came until then.
+
+Every worker of a broker reads every command, whoever it is for. So what many ask at one moment, as pools do
+that share a broker, is published once for all of them; each has its answer when its own workers gave it.
 """
 
 from __future__ import annotations
@@ -11,24 +14,17 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
-from uuid import uuid4
+from typing import Any
 
 from shared.celery_broker import BrokerConnection, Heard
-from shared.celery_replies import MalformedReply
+from shared.celery_questions import Broadcast, Command, Look, Question, Replies, Result, Work
 from shared.errors import BrokerUnavailable
-from shared.faults import FaultPoint, reach
 from shared.urls import address, redacted
 
-Result = TypeVar("Result")
 Connect = Callable[[Heard], BrokerConnection]
 """How a connection is made; it blocks."""
-Replies = Mapping[str, Any]
-"""What the workers answered to one command, parsed, by node name."""
 
 _TICK_S = 0.01
 """How long a new question may wait while the thread listens for the answers to others."""
@@ -36,104 +32,6 @@ _GRACE_S = 0.5
 """How long past its deadline a caller waits for a thread that sits in a blocking call or gets no CPU."""
 _ATTEMPTS = 2
 """A question that met a broken connection is asked once more on a new one: commands can be repeated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """One remote control command for some workers, or for all of the broker."""
-
-    method: str
-    nodes: frozenset[str] | None
-    """None: whoever hears it. Nobody knows how many these are, so such a question lasts to its deadline."""
-    parse: Callable[[Any], Any]
-    """Turns a reply into a value; raises MalformedReply, which leaves the node unanswered."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    fault_point: FaultPoint | None = None
-    """Comes after it was sent."""
-
-
-class _Work(Generic[Result]):
-    """Something the thread is to do, by when, and who waits for it."""
-
-    def __init__(self, *, deadline: float) -> None:
-        self.deadline = deadline
-        self.attempts = 0
-        self.answer: Future[Result] = Future()
-
-    def start(self, broker: BrokerConnection) -> None:
-        raise NotImplementedError
-
-    def hear(self, ticket: str, replies: Mapping[str, Any]) -> None:
-        """Take what came under `ticket`, unless that is somebody else's or long past."""
-
-    @property
-    def is_complete(self) -> bool:
-        return True
-
-    def result(self) -> Result:
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        if self.answer.set_running_or_notify_cancel():
-            self.answer.set_result(self.result())
-
-    def fail(self, error: BrokerUnavailable) -> None:
-        if self.answer.set_running_or_notify_cancel():
-            self.answer.set_exception(error)
-
-
-class _Question(_Work[tuple[Replies, ...]]):
-    """Commands published back to back, whose answers are awaited together."""
-
-    def __init__(self, commands: Sequence[Command], *, deadline: float) -> None:
-        super().__init__(deadline=deadline)
-        self._commands = commands
-        self._tickets: dict[str, int] = {}
-        self._replies: list[dict[str, Any]] = []
-        self._missing: list[set[str] | None] = []
-
-    def start(self, broker: BrokerConnection) -> None:
-        self._tickets = {uuid4().hex: index for index in range(len(self._commands))}
-        self._replies = [{} for _ in self._commands]
-        self._missing = [None if c.nodes is None else set(c.nodes) for c in self._commands]
-        broker.listen()
-        for ticket, index in self._tickets.items():
-            command = self._commands[index]
-            broker.publish(command.method, command.arguments, nodes=command.nodes, ticket=ticket)
-            if command.fault_point is not None:
-                reach(command.fault_point)
-
-    def hear(self, ticket: str, replies: Mapping[str, Any]) -> None:
-        index = self._tickets.get(ticket)
-        if index is None:
-            return
-        missing = self._missing[index]
-        for node in replies.keys() if missing is None else replies.keys() & missing:
-            if missing is not None:
-                missing.discard(node)
-            with suppress(MalformedReply):
-                self._replies[index][node] = self._commands[index].parse(replies[node])
-
-    @property
-    def is_complete(self) -> bool:
-        return all(missing is not None and not missing for missing in self._missing)
-
-    def result(self) -> tuple[Replies, ...]:
-        return tuple(self._replies)
-
-
-class _Look(_Work[Result]):
-    """What the broker itself answers, at once."""
-
-    def __init__(self, look: Callable[[BrokerConnection], Result], *, deadline: float) -> None:
-        super().__init__(deadline=deadline)
-        self._look = look
-
-    def start(self, broker: BrokerConnection) -> None:
-        self._found = self._look(broker)
-
-    def result(self) -> Result:
-        return self._found
 
 
 class Mailbox:
@@ -144,11 +42,12 @@ class Mailbox:
         self._connect_timeout_s = connect_timeout_s
         self._desk = _Desk(url, connect=connect)
         self._thread: threading.Thread | None = None
+        self._outbox: list[Work[Any]] = []
         self._is_closed = False
 
     async def ask(self, commands: Sequence[Command], *, timeout_s: float) -> tuple[Replies, ...]:
         """The replies to each command; at the deadline, those that came. Raises BrokerUnavailable."""
-        question = _Question(commands, deadline=time.monotonic() + timeout_s)
+        question = Question(commands, deadline=time.monotonic() + timeout_s)
         return await self._done(question, timeout_s=timeout_s)
 
     async def count(self, queues: Collection[str], *, timeout_s: float) -> Mapping[str, int]:
@@ -168,19 +67,20 @@ class Mailbox:
         self._is_closed = True
         thread, self._thread = self._thread, None
         if thread is not None:
+            self._send()
             self._desk.inbox.put(None)
             await asyncio.to_thread(thread.join, 2 * self._connect_timeout_s)
 
     async def _look(self, look: Callable[[BrokerConnection], Result], *, timeout_s: float) -> Result:
-        return await self._done(_Look(look, deadline=time.monotonic() + timeout_s), timeout_s=timeout_s)
+        return await self._done(Look(look, deadline=time.monotonic() + timeout_s), timeout_s=timeout_s)
 
-    async def _done(self, work: _Work[Result], *, timeout_s: float) -> Result:
+    async def _done(self, work: Work[Result], *, timeout_s: float) -> Result:
         if self._is_closed:
             raise BrokerUnavailable("This connection to the broker has been closed.")
         if self._thread is None:
             self._thread = threading.Thread(target=self._desk.serve, name="celery-control", daemon=True)
             self._thread.start()
-        self._desk.inbox.put(work)
+        self._post(work)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(work.answer), timeout_s + _GRACE_S)
         except TimeoutError:
@@ -189,17 +89,28 @@ class Mailbox:
                 f"The broker {where} did not answer within {timeout_s:g} s; look whether it runs."
             ) from None
 
+    def _post(self, work: Work[Any]) -> None:
+        """Together with whatever else is asked in this step of the event loop."""
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._outbox.append(work)
+
+    def _send(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        self._desk.inbox.put(outbox)
+
 
 class _Desk:
     """The thread side: everything here runs in the one thread that owns the connection."""
 
     def __init__(self, url: str, *, connect: Connect) -> None:
-        self.inbox: SimpleQueue[_Work[Any] | None] = SimpleQueue()
+        self.inbox: SimpleQueue[Sequence[Work[Any]] | None] = SimpleQueue()
         self._url = url
         self._connect = connect
         self._broker: BrokerConnection | None = None
-        self._fresh: list[_Work[Any]] = []
-        self._open: list[_Work[Any]] = []
+        self._fresh: list[Work[Any]] = []
+        self._open: list[Work[Any]] = []
+        self._broadcasts: list[Broadcast] = []
 
     def serve(self) -> None:
         """Work until the inbox holds None."""
@@ -213,10 +124,10 @@ class _Desk:
     def _collect(self) -> bool:
         """Take in new work; with nothing else to do, wait for it. False: stop."""
         try:
-            work = self.inbox.get(block=not self._open and not self._fresh)
-            while work is not None:
-                self._fresh.append(work)
-                work = self.inbox.get_nowait()
+            works = self.inbox.get(block=not self._open and not self._fresh)
+            while works is not None:
+                self._fresh += works
+                works = self.inbox.get_nowait()
         except Empty:
             return True
         return False
@@ -226,13 +137,29 @@ class _Desk:
         self._fresh = [work for work in self._fresh if not work.answer.cancelled()]
         while self._fresh:
             broker = self._connected()
-            work = self._fresh.pop(0)
-            self._open.append(work)
-            work.attempts += 1
-            work.start(broker)
+            self._start(self._next(), broker)
         if self._broker is not None and not all(work.is_complete for work in self._open):
             self._broker.drain(self._patience_s())
         self._hand_out()
+
+    def _next(self) -> list[Work[Any]]:
+        """The longest waiting, with all that can be asked together with it."""
+        first = self._fresh[0]
+        topic = first.topic
+        alike = [work for work in self._fresh if work is first or (topic and topic == work.topic)]
+        self._fresh = [work for work in self._fresh if work not in alike]
+        return alike
+
+    def _start(self, works: Sequence[Work[Any]], broker: BrokerConnection) -> None:
+        self._open += works
+        for work in works:
+            work.attempts += 1
+        if questions := [work for work in works if isinstance(work, Question)]:
+            broadcast = Broadcast(questions)
+            self._broadcasts.append(broadcast)
+            broadcast.publish(broker)
+        for look in (work for work in works if isinstance(work, Look)):
+            look.take(broker)
 
     def _connected(self) -> BrokerConnection:
         if self._broker is None:
@@ -245,8 +172,8 @@ class _Desk:
         return self._broker
 
     def _hear(self, ticket: str, replies: Mapping[str, Any]) -> None:
-        for work in self._open:
-            work.hear(ticket, replies)
+        for broadcast in self._broadcasts:
+            broadcast.hear(ticket, replies)
 
     def _patience_s(self) -> float:
         deadline = min((work.deadline for work in self._open), default=0.0)
@@ -254,17 +181,18 @@ class _Desk:
 
     def _hand_out(self) -> None:
         now = time.monotonic()
-        done = [w for w in self._open if w.is_complete or w.deadline <= now or w.answer.cancelled()]
+        done = {w for w in self._open if w.is_complete or w.deadline <= now or w.answer.cancelled()}
         self._open = [work for work in self._open if work not in done]
         for work in done:
             work.finish()
+        self._broadcasts = [broadcast for broadcast in self._broadcasts if broadcast.is_awaited]
         if self._broker is not None and not self._open:
             self._broker.hush()
 
     def _lose(self, error: Exception) -> None:
         """The connection broke: ask everything once more that was not asked twice."""
         self._abandon()
-        work, self._fresh, self._open = self._open + self._fresh, [], []
+        work, self._fresh, self._open, self._broadcasts = self._open + self._fresh, [], [], []
         for item in work:
             if item.attempts < _ATTEMPTS:
                 self._fresh.append(item)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,7 +15,7 @@ from metrics_adapter.freshness import PoolState
 from shared.brokers import Broker, Brokers
 from shared.pools import Configuration, Pool
 from shared.workers import Fleet, Label
-from tests.fakes.celery import FakeCelery, fake_worker
+from tests.fakes.celery import Call, FakeCelery, fake_worker
 from tests.fakes.kubernetes import FakeCluster
 from tests.fakes.metadata import FakeDatabases, celery_task, task_key
 from tests.metrics_adapter.builders import Clock, configuration, pool, tasks
@@ -66,6 +67,37 @@ class BrokenWorkers(StuckWorkers):
 
 
 @dataclass(kw_only=True)
+class StuckFor(FakeCelery):
+    """Never done with a question that this worker is among."""
+
+    node: str
+
+    async def inspect(self, nodes: Collection[str], *, timeout_s: float) -> Fleet:
+        if self.node in nodes:
+            await asyncio.Event().wait()
+        return await super().inspect(nodes, timeout_s=timeout_s)
+
+
+@dataclass
+class Steps:
+    """How many ask in each step of the event loop in which somebody asks."""
+
+    counts: list[int] = field(default_factory=list)
+    _is_counting: bool = False
+
+    def note(self, call: Call) -> None:
+        if call.method == "inspect":
+            if not self._is_counting:
+                self._is_counting = True
+                self.counts.append(0)
+                asyncio.get_running_loop().call_soon(self._stop)
+            self.counts[-1] += 1
+
+    def _stop(self) -> None:
+        self._is_counting = False
+
+
+@dataclass(kw_only=True)
 class Lab:
     """A collector on a cluster and a fleet in memory."""
 
@@ -97,6 +129,22 @@ class Lab:
     @property
     def state(self) -> PoolState:
         return self.collector.states()[0]
+
+
+@asynccontextmanager
+async def collecting(lab: Lab) -> AsyncIterator[Collector]:
+    """By a real clock, of the lab's broker, or of a stuck one where a pool's URL says so."""
+    collector = Collector(lab.cluster.cache, observer=lab.refreshes)
+    brokers: Brokers[FakeCelery | StuckWorkers] = Brokers(
+        lambda of: of.broker.url or "",
+        connect=lambda url, **_: StuckWorkers() if "stuck" in url else lab.celery,
+    )
+    task = asyncio.create_task(collector.collect(lab.configuration, brokers, lab.databases))
+    try:
+        yield collector
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture
@@ -213,22 +261,43 @@ async def test_what_should_not_occur_ends_nothing_and_tells_no_secret(lab: Lab) 
 
 
 async def test_a_slow_pool_does_not_stall_the_others() -> None:
-    """Each has a task of its own."""
-    slow, fast = pool("slow", broker={"url": "redis://stuck/0"}), pool("fast")
-    lab = Lab(configuration=configuration(slow, fast, refresh="0.01s"), clock=Clock())
-    lab.cluster.add_workload("slow-worker", namespace="airflow")
-    lab.cluster.add_workload("fast-worker", namespace="airflow")
-    brokers = Brokers(
-        lambda of: of.broker.url or "",
-        connect=lambda url, **_: StuckWorkers() if "stuck" in url else lab.celery,
-    )
-    collecting = asyncio.create_task(lab.collector.collect(lab.configuration, brokers, lab.databases))
-    await lab.refreshes.of("fast", 3)
-    collecting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await collecting
-    assert {name for name, _ in lab.refreshes.seen} == {"fast"}
-    assert [state.load is None for state in lab.collector.states()] == [True, False]
+    """On another broker, or on the same."""
+    pools = [pool("slow", broker={"url": "redis://stuck/0"}), pool("stuck"), pool("fast")]
+    lab = Lab(configuration=configuration(*pools, refresh="0.01s"))
+    for of in pools:
+        lab.cluster.add_workload(f"{of.name}-worker", replicas=1, namespace="airflow")
+    workers = {node: fake_worker(node) for node in ("celery@fast-worker-0", "celery@stuck-worker-0")}
+    lab.celery = StuckFor(workers=workers, node="celery@stuck-worker-0")
+    async with collecting(lab) as collector:
+        await lab.refreshes.of("fast", 3)
+        assert {name for name, _ in lab.refreshes.seen} == {"fast"}
+        assert [state.load is None for state in collector.states()] == [True, True, False]
+
+
+async def test_pools_of_one_broker_are_asked_at_the_same_moment() -> None:
+    """Which the door makes one question of."""
+    names = ("one", "two", "three")
+    lab = Lab(configuration=configuration(*map(pool, names), refresh="0.05s"))
+    for name in names:
+        lab.cluster.add_workload(f"{name}-worker", replicas=1, namespace="airflow")
+        lab.celery.workers[f"celery@{name}-worker-0"] = fake_worker(f"celery@{name}-worker-0")
+    steps = Steps()
+    lab.celery.before_answer = steps.note
+    async with collecting(lab):
+        await lab.refreshes.of("one", 3)
+    assert steps.counts[:3] == [3, 3, 3]
+
+
+async def test_until_a_pool_is_measured_it_is_tried_again_soon() -> None:
+    lab = Lab(configuration=configuration(pool("early"), pool("late"), refresh="1h", maxAge="2h"))
+    lab.cluster.add_workload("early-worker", namespace="airflow")
+    async with collecting(lab) as collector:
+        await lab.refreshes.of("late", 2)
+        lab.cluster.add_workload("late-worker", namespace="airflow")
+        await lab.refreshes.of("late", 3)
+        assert lab.refreshes.seen[-1] == ("late", None)
+        assert all(state.load for state in collector.states())
+    assert [name for name, _ in lab.refreshes.seen].count("early") == 1
 
 
 async def test_another_configuration_keeps_what_is_known_of_pools_that_stay(lab: Lab) -> None:

@@ -69,6 +69,22 @@ async def test_nothing_is_left_at_the_broker(store: redis.Redis, store_url: str)
     assert [key for key in store.scan_iter("*") if "reply" in key or "unacked" in key] == []
 
 
+async def test_pools_that_ask_at_the_same_moment_ask_once(store: redis.Redis, store_url: str) -> None:
+    """Every worker of a broker reads every command, also those that are not for it."""
+    control = CeleryControl(store_url)
+    await control.queue_lengths(["default"], timeout_s=PATIENCE_S)
+    before = published(store)
+    questions = [control.inspect([f"celery@nobody-{number}"], timeout_s=0.1) for number in range(20)]
+    await asyncio.gather(*questions)
+    assert published(store) - before == len(("stats", "active_queues", "scheduled", "reserved", "active"))
+    await control.close()
+
+
+def published(store: redis.Redis) -> int:
+    statistics: dict[str, dict[str, int]] = store.info("commandstats")
+    return statistics.get("cmdstat_publish", {}).get("calls", 0)
+
+
 async def test_close_ends_the_thread_and_what_is_open(store_url: str) -> None:
     """A call that is still waiting fails; no thread stays."""
     before = set(threading.enumerate())
