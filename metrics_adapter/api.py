@@ -251,7 +251,9 @@ def _json(content: Mapping[str, Any], *, status: int) -> web.Response:
 
 
 def _kind(path: str) -> str:
-    kinds = {f"{VERSION_PATH}/namespaces/": "metric", "/openapi": "openapi", "/apis": "discovery"}
     if path in HEALTH_PATHS:
         return "health"
-    return next((kind for prefix, kind in kinds.items() if path.startswith(prefix)), "other")
+    return next((kind for prefix, kind in _KINDS if path.startswith(prefix)), "other")
+
+
+_KINDS = ((f"{VERSION_PATH}/namespaces/", "metric"), ("/openapi", "openapi"), ("/apis", "discovery"))

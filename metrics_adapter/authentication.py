@@ -20,8 +20,8 @@ from metrics_adapter.client_trust import (
     ClientTrust,
     Headers,
     user_of_certificate,
-    user_of_headers,
 )
+from metrics_adapter.front_proxy_users import FrontProxyUsers
 from metrics_adapter.review_cache import ReviewCache
 from metrics_adapter.review_limits import MOST_AT_ONCE, ReviewLimits
 from metrics_adapter.statuses import unauthorized
@@ -56,6 +56,7 @@ class Authenticator:
         self._token_reviews = token_reviews
         self._wall_clock = wall_clock
         self._front_proxies, self._clients = Vouching(), Vouching()
+        self._users = FrontProxyUsers()
         self._tokens: ReviewCache[TokenUser | None] = ReviewCache(
             clock=clock,
             what="whose a token is",
@@ -106,7 +107,7 @@ class Authenticator:
         if trust.allows(presented.leaf) and self._front_proxies.vouch(
             presented, cas=trust.proxy_cas, now=now
         ):
-            user = user_of_headers(headers, trust)
+            user = self._users.user_of(headers, trust)
         if user is None and self._clients.vouch(presented, cas=trust.client_cas, now=now):
             user = user_of_certificate(presented.leaf)
         return user

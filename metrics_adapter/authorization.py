@@ -44,16 +44,21 @@ class Authorizer:
         """
         if MASTERS in user.groups:
             return True
-        # Not the question itself: somebody may think of thousands of metrics, each with a name of a megabyte.
-        question = repr((user.name, user.uid, user.groups, user.extra, metric, namespace)).encode()
+        key = _key(user, metric, namespace)
 
         def ask() -> Awaitable[bool]:
             spec = access_review_spec(user, metric=metric, namespace=namespace)
             return self._access_reviews.subject_access_review(spec)
 
-        if len(question) > LARGEST_QUESTION:
+        if key is None:
             return await self.answers.get_once(ask, asker=user.name)
-        return await self.answers.get(hashlib.sha256(question).hexdigest(), ask, asker=user.name)
+        return await self.answers.get(key, ask, asker=user.name)
+
+
+def _key(user: User, metric: str, namespace: str) -> str | None:
+    """A digest, for names may be long and many; None when the answer is not to be remembered."""
+    question = repr((user.name, user.uid, user.groups, user.extra, metric, namespace)).encode()
+    return hashlib.sha256(question).hexdigest() if len(question) <= LARGEST_QUESTION else None
 
 
 def access_review_spec(user: User, *, metric: str, namespace: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ again, against one of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote
@@ -30,6 +30,9 @@ class Headers(Protocol):
     """Request headers: names in any case, several values for one name."""
 
     def getall(self, key: str, default: list[str], /) -> Sequence[str]: ...
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Name and value of each, in their order."""
 
     def __iter__(self) -> Iterator[str]: ...
 

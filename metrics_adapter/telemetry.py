@@ -40,6 +40,8 @@ class Telemetry:
             ("kind", "code"),
             registry=registry,
         )
+        self._requested: dict[tuple[str, int], Counter] = {}
+        """Looked up once: this is done at each request."""
         self._delegated = Counter(
             "metrics_adapter_delegate_requests_total",
             "Requests for metrics that are not ours, by what became of them: answered, failed or refused.",
@@ -53,7 +55,10 @@ class Telemetry:
             self._refresh_failures.labels(pool.namespace, pool.name, failure).inc()
 
     def requested(self, *, kind: str, code: int) -> None:
-        self._requests.labels(kind, str(code)).inc()
+        series = self._requested.get((kind, code))
+        if series is None:
+            series = self._requested[kind, code] = self._requests.labels(kind, str(code))
+        series.inc()
 
     def delegated(self, *, outcome: str) -> None:
         self._delegated.labels(outcome).inc()

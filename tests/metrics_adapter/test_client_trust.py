@@ -16,6 +16,7 @@ from metrics_adapter.client_trust import (
     user_of_certificate,
     user_of_headers,
 )
+from metrics_adapter.front_proxy_users import LARGEST_REMEMBERED, MOST_REMEMBERED, FrontProxyUsers
 from metrics_adapter.users import User
 from shared.client_certificates import common_name
 from shared.errors import CertificateError
@@ -122,3 +123,37 @@ def test_values_of_one_extra_are_kept_together(authority: Authority) -> None:
     user = user_of_headers(headers, authority.trust())
     assert user is not None
     assert user.extra == (("scopes", ("a", "b")),)
+
+
+def test_who_asked_before_is_known_by_the_same_headers_only(
+    authority: Authority, recording: Callable[[str], Any]
+) -> None:
+    """Whatever stands in the others, of which the Audit-Id is another one each time."""
+    request = recording("b1")["cases"]["value_no_selector"]["requests"][0]
+    trust, users, headers = authority.trust(), FrontProxyUsers(), headers_of(request)
+    first = users.user_of(headers, trust)
+    headers["Audit-Id"] = "another one"
+    assert users.user_of(headers, trust) is first
+    assert first == user_of_headers(headers, trust)
+    for name in ("x-remote-extra-scopes", "X-Remote-Group"):
+        changed = headers.copy()
+        changed.add(name, "more")
+        assert users.user_of(changed, trust) == user_of_headers(changed, trust) != first
+
+
+def test_another_trust_reads_the_headers_anew(authority: Authority) -> None:
+    users, headers = FrontProxyUsers(), CIMultiDict([("X-Remote-User", "bob"), ("X-Other-User", "eve")])
+    assert users.user_of(headers, authority.trust()) == User(name="bob")
+    other = authority.trust(requestheader_username_headers='["X-Other-User"]')
+    assert users.user_of(headers, other) == User(name="eve")
+    nobody = authority.trust(requestheader_username_headers="[]")
+    assert users.user_of(headers, nobody) is None
+
+
+def test_only_so_many_users_are_remembered_and_no_long_ones(authority: Authority) -> None:
+    users, trust = FrontProxyUsers(), authority.trust()
+    for number in range(3 * MOST_REMEMBERED):
+        users.user_of(CIMultiDict([("X-Remote-User", f"user-{number}")]), trust)
+    long = CIMultiDict([("X-Remote-User", "bob"), ("X-Remote-Group", "g" * LARGEST_REMEMBERED)])
+    assert users.user_of(long, trust) is not users.user_of(long, trust)
+    assert len(users._users) <= MOST_REMEMBERED
