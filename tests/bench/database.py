@@ -10,13 +10,13 @@ from pathlib import Path
 
 from shared.airflow_db import AirflowDatabase
 from tests.bench.airflow_rows import DATABASE, Size, create_airflow
-from tests.bench.figures import Figures, Missed, row
+from tests.bench.figures import Figures, Target, row
 from tests.bench.statements import Sent, plan_of, sent_statements, sequential_scans
 from tests.postgres import PostgresServer, postgresql
 
 SIZE = Size(task_instances=1_000_000, live=1_600, dags=2_000)
 QUICK_SIZE = Size(task_instances=100_000, live=1_600, dags=200)
-LIMIT_S = 0.020
+LIMIT_MS = 20.0
 """For the middle one of the times that a query took."""
 BIG_PAGES = 1_000
 """A table of more (8 MB) must not be read from one end to the other."""
@@ -40,17 +40,11 @@ class Measured:
     def figures(self) -> Figures:
         return Figures.of(self.seconds)
 
-    def failures(self) -> Iterator[str]:
-        if self.figures.median_s > LIMIT_S:
-            yield f"the query on {self.name} takes {self.figures.median_s * 1000:.1f} ms."
-        for table in sorted(self.read_whole if self.name not in WITHOUT_INDEX else ()):
-            yield f"the query on {self.name} reads all of {table}."
 
-
-async def measure_database(directory: Path, *, repeats: int) -> None:
-    """For Airflow 2 and 3: fill a database, read it as the services do. Raises Missed when it is slow."""
+async def measure_database(directory: Path, *, repeats: int) -> Sequence[Target]:
+    """For Airflow 2 and 3: fill a database, read it as the services do."""
     size = QUICK_SIZE if os.environ.get("QUICK") else SIZE
-    failures: list[str] = []
+    targets: list[Target] = []
     for major in (2, 3):
         started = time.perf_counter()
         with postgresql(*_SETTINGS) as server:
@@ -64,13 +58,18 @@ async def measure_database(directory: Path, *, repeats: int) -> None:
         plans = directory / f"plans_{major}.txt"
         plans.write_text("\n\n".join(one.plan for one in measured))
         print(f"\n{plans.read_text()}", flush=True)
-        failures += [f"Airflow {major}: {sentence}" for one in measured for sentence in one.failures()]
-    if failures:
-        raise Missed("\n".join(failures))
-    print(
-        f"\nNo query takes more than {LIMIT_S * 1000:.0f} ms (median), "
-        f"none reads a big table whole but for {', '.join(sorted(WITHOUT_INDEX))}."
-    )
+        targets += targets_of(major, measured)
+    return targets
+
+
+def targets_of(major: int, measured: Sequence[Measured]) -> Iterator[Target]:
+    """Of the middle times, and of plans; that some have no index is Airflow's doing."""
+    slowest = max(measured, key=lambda one: one.figures.median_s)
+    what = f"Airflow {major}, slowest query ({slowest.name}), ms"
+    yield Target(what=what, measured=slowest.figures.median_s * 1000, limit=LIMIT_MS)
+    whole = [one.name for one in measured if one.read_whole and one.name not in WITHOUT_INDEX]
+    what = f"Airflow {major}, queries that read a big table whole"
+    yield Target(what=what, measured=len(whole), limit=0)
 
 
 async def _measure(server: PostgresServer, url: str, *, major: int, repeats: int) -> list[Measured]:

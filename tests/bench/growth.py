@@ -38,14 +38,14 @@ def per_worker(points: Points) -> tuple[float, float]:
     return y_mean - slope * x_mean, slope
 
 
-def draw(title: str, curves: Mapping[str, Points], *, unit: str) -> str:
+def draw(title: str, curves: Mapping[str, Points], *, unit: str, over: str = "workers") -> str:
     """An SVG with logarithmic scales, a curve for each name, and its exponent beside it."""
     every = [point for points in curves.values() for point in points]
     x_scale = _Scale([x for x, _ in every], begin=LEFT, end=WIDTH - RIGHT)
     y_scale = _Scale([y for _, y in every], begin=HEIGHT - BOTTOM, end=TOP)
     parts = [
         _text(24, 30, title, font_size="17", font_weight="600"),
-        *_grid(x_scale, y_scale, unit=unit),
+        *_grid(x_scale, y_scale, unit=unit, over=over),
         *(
             part
             for (name, points), colour in zip(curves.items(), COLOURS, strict=False)
@@ -77,7 +77,7 @@ class _Scale:
             yield from (tick for digit in (1, 2, 5) if self.low <= (tick := digit * 10.0**power) <= self.high)
 
 
-def _grid(x_scale: _Scale, y_scale: _Scale, *, unit: str) -> Iterable[str]:
+def _grid(x_scale: _Scale, y_scale: _Scale, *, unit: str, over: str) -> Iterable[str]:
     for tick in x_scale.ticks():
         x = x_scale(tick)
         yield _line([(x, TOP), (x, HEIGHT - BOTTOM)], FAINT)
@@ -86,7 +86,7 @@ def _grid(x_scale: _Scale, y_scale: _Scale, *, unit: str) -> Iterable[str]:
         y = y_scale(tick)
         yield _line([(LEFT, y), (WIDTH - RIGHT, y)], FAINT)
         yield _text(LEFT - 8, y + 4, f"{tick:g}", text_anchor="end")
-    yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, "workers", text_anchor="middle")
+    yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, over, text_anchor="middle")
     yield _text(24, TOP - 10, unit)
 
 

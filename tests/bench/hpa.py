@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
-from tests.bench.figures import Missed, row
+from tests.bench.figures import Target, row
 from tests.bench.hpa_fleets import STATES
 from tests.bench.hpa_grid import MOST_DEMAND, MOST_REPLICAS, Tally, cases, costs, tally
 from tests.deploy.autoscalers import NAMES
@@ -18,11 +18,8 @@ SHOWN_SIZES = (5, 9, 10, 20, 40, 60)
 QUICK_STEP = 29
 
 
-async def measure_hpa(directory: Path, *, repeats: int) -> None:
-    """Once, for there is nothing to measure; with QUICK=1 at one demand of 29.
-
-    Raises Missed when the HPA goes anywhere else than it should.
-    """
+async def measure_hpa(directory: Path, *, repeats: int) -> Sequence[Target]:
+    """Once, for there is nothing to measure; with QUICK=1 at one demand of 29."""
     step = QUICK_STEP if os.environ.get("QUICK") else 1
     demands = range(0, MOST_DEMAND + 1, step)
     print(f"{len(demands)} demands, {len(SIZES)} numbers of replicas, {len(STATES)} states of the pods:\n")
@@ -37,8 +34,7 @@ async def measure_hpa(directory: Path, *, repeats: int) -> None:
     print(f"\n{total.looked:,} cases, {total.wrong:,} wrong.")
     print("\nBefore Kubernetes 1.35, workers missing and to spare at most:\n")
     print("\n".join(cost_table()))
-    if total.wrong:
-        raise Missed("The HPA does not always reach the wanted replicas in one step.")
+    return [Target(what="cases where an HPA is wrong", measured=total.wrong, limit=0)]
 
 
 def cost_table() -> Iterator[str]:

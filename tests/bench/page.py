@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tests.bench import planning, scale_downs
-from tests.bench.figures import Figures
-from tests.bench.growth import draw
+from tests.bench import background, planning, queries, scale_downs, soak
+from tests.bench.asker import Answers
+from tests.bench.figures import Figures, saved_targets, targets_table
+from tests.bench.growth import Points, draw
 
 RESULTS, DOCS = Path("out", "bench"), Path("docs")
 PAGE = DOCS / "performance.md"
-PICTURE = "performance-scale-downs.svg"
+Measured = TypeVar("Measured")
 
 
 def main() -> int:
@@ -25,21 +26,41 @@ def main() -> int:
     for name, lines in tables(RESULTS):
         page = with_table(page, name, lines)
     PAGE.write_text(page)
-    if (measured := _scale_downs(RESULTS)) is not None:
-        curves = scale_downs.curves(measured)
-        picture = draw("A scale-down by number of workers", curves, unit="milliseconds, median")
-        (DOCS / PICTURE).write_text(picture)
+    for name, picture in pictures(RESULTS):
+        (DOCS / f"performance-{name}.svg").write_text(picture)
     return 0
 
 
 def tables(results: Path) -> Iterator[tuple[str, Sequence[str]]]:
     """By the name of their place in the page."""
-    if (measured := _scale_downs(results)) is not None:
+    if targets := saved_targets(results):
+        yield "targets", targets_table(targets)
+    if measured := _scale_downs(results):
         yield "scale-downs", scale_downs.table(measured)
         yield "scale-downs-phases", scale_downs.phases_table(measured)
         yield "scale-downs-growth", scale_downs.growth_table(measured)
-    if (planned := _figures(results / "planning.json")) is not None:
-        yield "planning", planning.table([planning.Measured(**_with_figures(one)) for one in planned])
+    if planned := _planned(results):
+        yield "planning", planning.table(planned)
+    if asked := _measured(results / "queries.json", _asked):
+        yield "queries", queries.table(asked)
+    if fleets := _fleets(results):
+        yield "background", background.table(fleets)
+    if samples := _measured(results / "soak.json", lambda one: soak.Sample(**one)):
+        yield "soak", soak.table(samples)
+
+
+def pictures(results: Path) -> Iterator[tuple[str, str]]:
+    """As SVG; none of what was measured at one size only."""
+    if drawn := _drawable(scale_downs.curves(_scale_downs(results))):
+        yield "scale-downs", draw("A scale-down by number of workers", drawn, unit="milliseconds, median")
+    if drawn := _drawable(planning.curves(_planned(results))):
+        yield "planning", draw("A plan by number of pods", drawn, unit="milliseconds of CPU", over="pods")
+    if drawn := _drawable({"one pool": background.by_workers(_fleets(results))}):
+        yield "background", draw("The adapter, while nobody asks", drawn, unit="thousandths of a core")
+
+
+def _drawable(curves: Mapping[str, Points]) -> Mapping[str, Points]:
+    return {name: points for name, points in curves.items() if len(points) > 1}
 
 
 def with_table(page: str, name: str, lines: Sequence[str]) -> str:
@@ -53,12 +74,29 @@ def with_table(page: str, name: str, lines: Sequence[str]) -> str:
     return f"{before}{begin}```text\n{text}\n```\n{end}{after}"
 
 
-def _scale_downs(results: Path) -> list[scale_downs.Measured] | None:
-    figures = _figures(results / "scale-downs.json")
-    return None if figures is None else [scale_downs.Measured(**_with_figures(one)) for one in figures]
+def _scale_downs(results: Path) -> list[scale_downs.Measured]:
+    return _measured(results / "scale-downs.json", lambda one: scale_downs.Measured(**_with_figures(one)))
 
 
-def _figures(path: Path) -> list[dict[str, Any]] | None:
+def _planned(results: Path) -> list[planning.Measured]:
+    return _measured(results / "planning.json", lambda one: planning.Measured(**_with_figures(one)))
+
+
+def _fleets(results: Path) -> list[background.Measured]:
+    figures = _figures(results / "background.json") or {"fleets": []}
+    return [background.Measured(**one) for one in figures["fleets"]]
+
+
+def _asked(document: Mapping[str, Any]) -> queries.Measured:
+    return queries.Measured(**{**document, "answers": Answers(**document["answers"])})
+
+
+def _measured(path: Path, read: Callable[[Mapping[str, Any]], Measured]) -> list[Measured]:
+    """Empty when the benchmark has not been run."""
+    return [read(one) for one in _figures(path) or ()]
+
+
+def _figures(path: Path) -> Any:
     return json.loads(path.read_text())["figures"] if path.exists() else None
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from drain_hook.planner import plan_drain
-from tests.bench.figures import Figures, Missed, row, save
+from tests.bench.figures import Figures, Target, row, save
 from tests.bench.growth import exponent
 from tests.drain_hook.builders import (
     NOW,
@@ -24,7 +25,7 @@ from tests.drain_hook.builders import (
 )
 
 SIZES = (10, 100, 1_000, 5_000)
-LIMIT_S = 0.020
+LIMIT_MS = 20.0
 """For the middle one of the times at 1,000 pods, a tenth of which are to go."""
 PODS_OF_A_HOST = 20
 
@@ -42,16 +43,27 @@ class Measured:
         return f"{self.pods} pods, {self.busy:.0%} busy"
 
 
-async def measure_planning(directory: Path, *, repeats: int) -> None:
-    """In seconds of CPU, since planning is nothing else. Raises Missed."""
+async def measure_planning(directory: Path, *, repeats: int) -> Sequence[Target]:
+    """In seconds of CPU, since planning is nothing else."""
     measured = [_measure(pods, busy, repeats) for busy in (0.0, 0.5) for pods in SIZES]
     print("\n".join(table(measured)))
     save(directory, [asdict(one) for one in measured])
-    if slow := [one for one in measured if one.pods == 1_000 and one.figures.median_s > LIMIT_S]:
-        raise Missed(" ".join(f"A plan for {one.name} takes {one.figures.median_s:.3f} s." for one in slow))
+    return [
+        Target(what=f"plan for {one.name}, ms", measured=one.figures.median_s * 1000, limit=LIMIT_MS)
+        for one in measured
+        if one.pods == 1_000
+    ]
 
 
-def table(measured: list[Measured]) -> list[str]:
+def curves(measured: Sequence[Measured]) -> dict[str, list[tuple[float, float]]]:
+    """Milliseconds by pods."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for one in measured:
+        found.setdefault(f"{one.busy:.0%} busy", []).append((one.pods, one.figures.median_s * 1000))
+    return found
+
+
+def table(measured: Sequence[Measured]) -> list[str]:
     lines = [row("Planning, in milliseconds of CPU", ["n", "median", "p95", "exponent"])]
     for one in measured:
         points = [(other.pods, other.figures.median_s) for other in measured if other.busy == one.busy]

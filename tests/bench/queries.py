@@ -26,7 +26,7 @@ from deploy.sandbox.cluster import Sandbox
 from deploy.sandbox.resources import API_SERVICES
 from tests.bench.airflow_rows import Size, create_airflow
 from tests.bench.asker import Answers, Errand
-from tests.bench.figures import Missed, row, save
+from tests.bench.figures import Target, row, save
 from tests.bench.fleets import POOL, fleet
 from tests.bench.processes import cpu_s, memory_mib, process_of
 from tests.postgres import postgresql
@@ -65,8 +65,8 @@ class Measured:
     """Of the machine, afterwards: how many processes wanted a core."""
 
 
-async def measure_queries(directory: Path, *, repeats: int) -> None:
-    """The best of three bursts on 1 and on 16 connections, then 100/s in an outage. Raises Missed."""
+async def measure_queries(directory: Path, *, repeats: int) -> Sequence[Target]:
+    """The middle one of three bursts on 1 and on 16 connections, then 100/s in an outage."""
     seconds = QUICK_SECONDS if os.environ.get("QUICK") else SECONDS
     print(f"Starting a sandbox with {WORKERS} workers.", flush=True)
     for part in ("peace", "outage"):
@@ -77,8 +77,7 @@ async def measure_queries(directory: Path, *, repeats: int) -> None:
     measured += await _in_an_outage(directory / "outage", seconds=seconds)
     print("\n" + "\n".join(table(measured)))
     save(directory, [asdict(one) for one in measured])
-    if failures := list(_failures(measured)):
-        raise Missed("\n".join(failures))
+    return list(_targets(measured))
 
 
 def table(measured: Sequence[Measured]) -> list[str]:
@@ -97,16 +96,12 @@ async def _in_peace(directory: Path, *, seconds: float, bursts: int) -> list[Mea
         errand = await _errand(box, seconds=seconds)
         before = memory_mib(_adapter(box))
         print(f"The adapter has {before:.0f} MiB before anybody asked.", flush=True)
-        return [
-            max(
-                [
-                    await _measured(box, replace(errand, connections=connections), _connections(connections))
-                    for _ in range(bursts)
-                ],
-                key=lambda one: one.answers.per_second,
-            )
-            for connections in (1, 16)
-        ]
+        measured = []
+        for connections in (1, 16):
+            asked = replace(errand, connections=connections)
+            several = [await _measured(box, asked, _connections(connections)) for _ in range(bursts)]
+            measured.append(sorted(several, key=lambda one: one.answers.per_second)[bursts // 2])
+        return measured
 
 
 async def _in_an_outage(directory: Path, *, seconds: float) -> list[Measured]:
@@ -124,7 +119,8 @@ async def _in_an_outage(directory: Path, *, seconds: float) -> list[Measured]:
                 outage.callback(server.thaw)
                 box.plane.server.trouble = _never_answer
                 outage.callback(setattr, box.plane.server, "trouble", None)
-                await asyncio.sleep(FORGOTTEN_S)
+                if not os.environ.get("QUICK"):
+                    await asyncio.sleep(FORGOTTEN_S)
                 during = await _measured(box, masters, "100 a second, nothing else answers")
             return [before, during]
 
@@ -199,19 +195,23 @@ async def _measured(box: Sandbox, errand: Errand, what: str) -> Measured:
     return measured
 
 
-def _failures(measured: Sequence[Measured]) -> Iterator[str]:
+def _targets(measured: Sequence[Measured]) -> Iterator[Target]:
     _, many, _, outage = measured
-    if many.answers.per_second < LEAST_PER_SECOND:
-        yield (
-            f"{many.answers.per_second:.0f} requests a second on 16 connections are less than "
-            f"{LEAST_PER_SECOND:.0f} (load average {many.load:.1f})."
-        )
-    if many.answers.p99_ms > MOST_P99_MS:
-        yield f"p99 is {many.answers.p99_ms:.1f} ms on 16 connections (load average {many.load:.1f})."
-    if many.memory_mib > MOST_MIB:
-        yield f"The adapter needs {many.memory_mib:.0f} MiB."
-    if outage.answers.p99_ms > MOST_OUTAGE_P99_MS:
-        yield f"p99 is {outage.answers.p99_ms:.1f} ms in an outage (load average {outage.load:.1f})."
-    for one in measured:
-        if set(one.answers.statuses) != {"200"}:
-            yield f"{one.what}: there were answers of {dict(one.answers.statuses)}."
+    per_second, p99_ms = many.answers.per_second, many.answers.p99_ms
+    yield Target(
+        what="requests a second on 16 connections",
+        measured=per_second,
+        limit=LEAST_PER_SECOND,
+        is_least=True,
+    )
+    yield Target(what="p99 on 16 connections, ms", measured=p99_ms, limit=MOST_P99_MS)
+    yield Target(what="memory of the adapter after that, MiB", measured=many.memory_mib, limit=MOST_MIB)
+    yield Target(
+        what="p99 at 100 a second while nothing else answers, ms",
+        measured=outage.answers.p99_ms,
+        limit=MOST_OUTAGE_P99_MS,
+    )
+    others = sum(
+        one.answers.statuses[code] for one in measured for code in one.answers.statuses.keys() - {"200"}
+    )
+    yield Target(what="answers other than 200", measured=others, limit=0)

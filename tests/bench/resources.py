@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.sandbox.cluster import Sandbox
-from tests.bench.figures import row
+from tests.bench.figures import Target, row
 from tests.bench.fleets import fleet, refused_scale_down
 from tests.bench.processes import cpu_s, memory_mib, process_of
 
 FLEETS = (3, 200)
-SETTLE_S = 10.0
+SETTLE_S = 5.0
 MODULES = ("metrics_adapter", "drain_hook")
 
 
@@ -32,7 +32,7 @@ class Usage:
     """Until a scale-down by a quarter of the workers was refused, for they are busy."""
 
 
-async def measure_resources(directory: Path, *, repeats: int) -> None:
+async def measure_resources(directory: Path, *, repeats: int) -> Sequence[Target]:
     """With three workers and with two hundred; `repeats` times two seconds each."""
     measured: dict[int, Mapping[str, Usage]] = {}
     for workers in FLEETS:
@@ -43,6 +43,7 @@ async def measure_resources(directory: Path, *, repeats: int) -> None:
             measured[workers] = await _measure(box, workers, duration_s=2.0 * repeats)
     print("\nOf one core in thousandths, and memory in MiB:\n")
     print("\n".join(table(measured)))
+    return ()
 
 
 def table(measured: Mapping[int, Mapping[str, Usage]]) -> list[str]:

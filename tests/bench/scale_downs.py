@@ -16,22 +16,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.sandbox.processes import stop
-from tests.bench.figures import Figures, Missed, row, save
+from tests.bench.figures import Figures, Target, row, save
 from tests.bench.fleets import POOL
 from tests.bench.growth import exponent, per_worker
 from tests.bench.simulated import Simulation, simulation
 
-SIZES, QUICK_SIZES = (5, 20, 50, 200, 500, 1_000), (20, 50, 200)
+SIZES, QUICK_SIZES = (5, 20, 50, 200, 500, 1_000), (50, 200)
 RABBITMQ_SIZES = (20, 200, 1_000)
-ROUNDS, QUICK_ROUNDS = 20, 5
-LOOP_ROUNDS, QUICK_LOOP_ROUNDS = 10, 3
+ROUNDS, QUICK_ROUNDS = 20, 3
 WARM_UP = 2
 """Rounds that are not counted: connections are opened, code is seen for the first time."""
-PAUSE_S = 0.4
+PAUSE_S = 0.2
 """Between two rounds at the most, by chance: the hook's own questions must not always fall on one step."""
 HOOK, LOOP, TUNED = "hook", "loop, celery's defaults", "loop, tuned"
 PHASES = ("gather", "plan", "mark", "cancel", "confirm", "hold", "answer")
-AT_50_S, AT_1000_S, GROWTH = 0.100, 0.600, 2.0
+MOST_MS = {(50, 5): 100.0, (1_000, 100): 600.0}
+"""By workers and victims."""
+MOST_GROWTH = 2.0
+"""Of one victim's time, from 20 workers to 1,000."""
+LEAST_FASTER = {(LOOP, 50): 10.0, (TUNED, 50): 2.5, (LOOP, 1_000): 4.0, (TUNED, 1_000): 3.0}
+"""Than the loop, with 10 % victims."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +60,8 @@ Sample = tuple[float, Mapping[str, float]]
 """Seconds of a round, and of its parts."""
 
 
-async def measure_scale_downs(directory: Path, *, repeats: int) -> None:
-    """At each size: one victim and 10 %, and the loop with 10 %. Raises Missed."""
+async def measure_scale_downs(directory: Path, *, repeats: int) -> Sequence[Target]:
+    """At each size: one victim and 10 %, and the loop with 10 %."""
     is_quick = bool(os.environ.get("QUICK"))
     measured = [m async for m in _measure(directory / "valkey", "valkey", QUICK_SIZES if is_quick else SIZES)]
     if not is_quick:
@@ -66,15 +70,14 @@ async def measure_scale_downs(directory: Path, *, repeats: int) -> None:
     print("\n" + "\n".join(phases_table(measured)))
     print("\n" + "\n".join(growth_table(measured)))
     save(directory, [asdict(one) for one in measured])
-    if missed := list(failures(measured)):
-        raise Missed("Missed: " + " ".join(missed))
+    return list(targets(measured))
 
 
 async def _measure(directory: Path, broker: str, sizes: Sequence[int]) -> AsyncIterator[Measured]:
     await asyncio.to_thread(directory.mkdir)
     is_quick, is_valkey = bool(os.environ.get("QUICK")), broker == "valkey"
     rounds = QUICK_ROUNDS if is_quick else ROUNDS
-    loop_rounds = (QUICK_LOOP_ROUNDS if is_quick else LOOP_ROUNDS) if is_valkey else 0
+    loop_rounds = rounds if is_valkey else 0
     async with simulation(directory, kind=broker) as fleet, _loop(directory, fleet) as loop:
         for workers in sizes:
             print(f"Measuring scale-downs of {workers} workers on {broker}.", flush=True)
@@ -194,17 +197,41 @@ def growth_table(measured: Sequence[Measured]) -> list[str]:
     return lines
 
 
-def failures(measured: Sequence[Measured]) -> Iterator[str]:
+def targets(measured: Sequence[Measured]) -> Iterator[Target]:
     """By medians; of what was not measured nothing is said."""
-    by_hook = {
-        (one.workers, one.victims): one.figures.median_s
+    found = {
+        (one.who, one.workers, one.victims): one.figures.median_s * 1000
         for one in measured
-        if one.who == HOOK and one.broker == "valkey"
+        if one.broker == "valkey"
     }
-    for (workers, victims), limit_s in {(50, 5): AT_50_S, (1_000, 100): AT_1000_S}.items():
-        if (seconds := by_hook.get((workers, victims), 0.0)) > limit_s:
-            took, limit = round(seconds * 1000), round(limit_s * 1000)
-            yield f"A verdict on {victims} of {workers} workers takes {took} ms, not {limit}."
-    few, many = by_hook.get((20, 1)), by_hook.get((1_000, 1))
-    if few and many and many > GROWTH * few:
-        yield f"One victim takes {many / few:.1f} times as long among 1,000 as among 20, not {GROWTH:g}."
+    for (workers, victims), limit in MOST_MS.items():
+        if took := found.get((HOOK, workers, victims)):
+            yield Target(what=f"verdict, {victims} of {workers:,} workers, ms", measured=took, limit=limit)
+    few, many = found.get((HOOK, 20, 1)), found.get((HOOK, 1_000, 1))
+    if few and many:
+        what = "one victim of 1,000, by the time of one of 20"
+        yield Target(what=what, measured=many / few, limit=MOST_GROWTH)
+    for (who, workers), limit in LEAST_FASTER.items():
+        key = (workers, workers // 10)
+        if (ours := found.get((HOOK, *key))) and (theirs := found.get((who, *key))):
+            yield Target(
+                what=f"times faster than the {who}, at {workers:,}",
+                measured=theirs / ours,
+                limit=limit,
+                is_least=True,
+                reason=_reason(measured, workers, theirs) if (who, workers) == (TUNED, 50) else "",
+            )
+
+
+def _reason(measured: Sequence[Measured], workers: int, loop_ms: float) -> str:
+    """What the loop leaves out takes longer than all that it does."""
+    (hook,) = (
+        one
+        for one in measured
+        if (one.broker, one.who, one.workers, one.victims) == ("valkey", HOOK, workers, workers // 10)
+    )
+    lock, confirm = (round(hook.phases.get(name, 0.0) * 1000) for name in ("answer", "confirm"))
+    return (
+        f"A lock, TLS and JSON take {lock} ms, and seeing victims stop {confirm} ms; the loop does neither, "
+        f"and simulated workers answer its question so soon that it is done after {loop_ms:.0f} ms."
+    )

@@ -1,7 +1,11 @@
 """What a benchmark prints is what it measured."""
 
+from pathlib import Path
+
+import pytest
+
 from deploy.sandbox.demo.timeline import RoundMark
-from tests.bench.figures import Figures
+from tests.bench.figures import Figures, Target, save_targets, saved_targets, targets_table
 from tests.bench.verdicts import Sample, table
 
 
@@ -40,3 +44,33 @@ def test_a_scale_that_was_reviewed_twice_took_both_reviews() -> None:
     sample = Sample(patch_s=0.1, reviews=(review(0.04, mark=0.01), review(0.002)))
     assert cells(table([sample]))["review, as the hook logs it"] == ["1", "42.0", "42.0"]
     assert cells(table([sample]))["phase mark"] == ["1", "10.0", "10.0"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "is_least", "is_met"),
+    [
+        (99.0, False, True),
+        (100.0, False, True),
+        (101.0, False, False),
+        (99.0, True, False),
+        (100.0, True, True),
+    ],
+)
+def test_a_target_is_a_limit_from_one_side(measured: float, is_least: bool, is_met: bool) -> None:
+    target = Target(what="ms", measured=measured, limit=100.0, is_least=is_least)
+    assert (target.is_met, target.is_failure) == (is_met, not is_met)
+
+
+def test_a_missed_target_comes_with_its_reason_and_is_no_surprise() -> None:
+    target = Target(what="ms", measured=0.1234, limit=0.1, reason="It would take a faster clock.")
+    _, line, reason = targets_table([target])
+    assert line.split() == ["ms", "at", "most", "0.1", "0.123", "MISSED"]
+    assert (reason.strip(), target.is_failure) == ("It would take a faster clock.", False)
+
+
+def test_targets_of_a_benchmark_that_was_not_run_again_stay(tmp_path: Path) -> None:
+    one, two, three = (Target(what=what, measured=1.0, limit=2.0) for what in ("one", "two", "three"))
+    save_targets(tmp_path, {"a": [one], "b": [two]})
+    save_targets(tmp_path, {"a": [three]})
+    assert saved_targets(tmp_path) == [three, two]
+    assert saved_targets(tmp_path / "elsewhere") == []

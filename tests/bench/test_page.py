@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.figures import Figures, save
-from tests.bench.page import PAGE, tables, with_table
+from tests.bench import background, queries, scale_downs, soak
+from tests.bench.asker import Answers
+from tests.bench.figures import Figures, Target, save, save_targets
+from tests.bench.page import PAGE, pictures, tables, with_table
 from tests.bench.planning import Measured
 
 
@@ -34,6 +36,46 @@ def test_tables_are_those_that_the_run_printed(tmp_path: Path) -> None:
     assert lines[2].split() == ["1000", "pods,", "50%", "busy", "1", "10.0", "10.0", "1.00"]
 
 
-@pytest.mark.parametrize("name", ["scale-downs", "scale-downs-phases", "scale-downs-growth", "planning"])
-def test_the_page_has_a_place_for_each_table(name: str) -> None:
-    assert with_table(PAGE.read_text(), name, ["a table"]) != PAGE.read_text()
+def test_the_page_has_a_place_for_each_table_and_shows_each_picture(tmp_path: Path) -> None:
+    figures, sizes = Figures.of([0.1]), (10, 1_000)
+    answers = Answers(per_second=1.0, p50_ms=1.0, p99_ms=1.0, slowest_ms=1.0, statuses={"200": 1}, sent=1)
+    results = {
+        "planning": [asdict(Measured(pods=pods, busy=0.5, figures=figures)) for pods in sizes],
+        "scale-downs": [asdict(scale_down(workers, figures)) for workers in sizes],
+        "queries": [
+            asdict(queries.Measured(what="one", answers=answers, cpu_us=1.0, memory_mib=1.0, load=1.0))
+        ],
+        "background": {"fleets": [asdict(fleet(workers)) for workers in sizes], "left": {}},
+        "soak": [asdict(sample(module)) for module in soak.MODULES],
+    }
+    for name, document in results.items():
+        save(tmp_path / name, document)
+    save_targets(tmp_path, {"soak": [Target(what="files", measured=1.0, limit=2.0)]})
+    page = PAGE.read_text()
+    found = dict(tables(tmp_path))
+    assert len(found) == len(results) + 3, "the scale-downs have three, the targets one"
+    for name, lines in found.items():
+        assert with_table(page, name, lines) != page
+    assert [name for name, _ in pictures(tmp_path) if f"performance-{name}.svg" not in page] == []
+
+
+def scale_down(workers: int, figures: Figures) -> scale_downs.Measured:
+    return scale_downs.Measured(
+        broker="valkey",
+        who=scale_downs.HOOK,
+        workers=workers,
+        victims=max(1, workers // 10),
+        figures=figures,
+        phases={},
+        load=1.0,
+    )
+
+
+def fleet(workers: int) -> background.Measured:
+    return background.Measured(
+        workers=workers, pools=1, cpu=0.1, memory_mib=80.0, connections=4, commands=40.0, load=1.0
+    )
+
+
+def sample(module: str) -> soak.Sample:
+    return soak.Sample(module=module, at=0.0, memory_mib=80.0, files=20, threads=4, tasks=9.0, keys=3)

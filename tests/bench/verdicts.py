@@ -15,7 +15,7 @@ from deploy.sandbox.demo.timeline import RoundMark
 from deploy.sandbox.demo.verdicts import verdicts_from
 from deploy.sandbox.kubeconfigs import read_kubeconfig
 from deploy.sandbox.resources import DEPLOYMENTS
-from tests.bench.figures import Figures, row
+from tests.bench.figures import Figures, Target, row
 from tests.scenarios.crews import Cluster, Crew
 
 POOL, WORKERS = "bench", 8
@@ -40,7 +40,7 @@ class Sample:
         return sum(review.phases.get(name, 0.0) for review in self.reviews)
 
 
-async def measure_verdicts(directory: Path, *, repeats: int) -> None:
+async def measure_verdicts(directory: Path, *, repeats: int) -> Sequence[Target]:
     """Scale eight idle workers down by one, and up again, `repeats` times; print what it took."""
     print(f"Starting a sandbox with {WORKERS} idle workers.", flush=True)
     samples: list[Sample] = []
@@ -52,6 +52,7 @@ async def measure_verdicts(directory: Path, *, repeats: int) -> None:
                 await _scale_up(box, crew)
     print(f"\nA review for one victim among {WORKERS} idle workers, in milliseconds:\n")
     print("\n".join(table(samples)))
+    return ()
 
 
 def table(samples: Sequence[Sample]) -> list[str]:
