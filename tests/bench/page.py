@@ -35,7 +35,9 @@ def tables(results: Path) -> Iterator[tuple[str, Sequence[str]]]:
     """By the name of their place in the page."""
     if targets := saved_targets(results):
         yield "targets", targets_table(targets)
-    if measured := _scale_downs(results):
+    if measured := _scale_downs(results / "real-workers.json"):
+        yield "real-workers", [*scale_downs.table(measured), "", *scale_downs.phases_table(measured)]
+    if measured := _scale_downs(results / "scale-downs.json"):
         yield "scale-downs", scale_downs.table(measured)
         yield "scale-downs-phases", scale_downs.phases_table(measured)
         yield "scale-downs-growth", scale_downs.growth_table(measured)
@@ -51,7 +53,7 @@ def tables(results: Path) -> Iterator[tuple[str, Sequence[str]]]:
 
 def pictures(results: Path) -> Iterator[tuple[str, str]]:
     """As SVG; none of what was measured at one size only."""
-    if drawn := _drawable(scale_downs.curves(_scale_downs(results))):
+    if drawn := _drawable(scale_downs.curves(_scale_downs(results / "scale-downs.json"))):
         yield "scale-downs", draw("A scale-down by number of workers", drawn, unit="milliseconds, median")
     if drawn := _drawable(planning.curves(_planned(results))):
         yield "planning", draw("A plan by number of pods", drawn, unit="milliseconds of CPU", over="pods")
@@ -74,8 +76,8 @@ def with_table(page: str, name: str, lines: Sequence[str]) -> str:
     return f"{before}{begin}```text\n{text}\n```\n{end}{after}"
 
 
-def _scale_downs(results: Path) -> list[scale_downs.Measured]:
-    return _measured(results / "scale-downs.json", lambda one: scale_downs.Measured(**_with_figures(one)))
+def _scale_downs(path: Path) -> list[scale_downs.Measured]:
+    return _measured(path, lambda one: scale_downs.Measured(**_with_figures(one)))
 
 
 def _planned(results: Path) -> list[planning.Measured]:

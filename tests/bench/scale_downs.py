@@ -10,10 +10,12 @@ import json
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 from deploy.sandbox.processes import stop
 from tests.bench.figures import Figures, Target, row, save
@@ -58,6 +60,8 @@ class Measured:
 
 Sample = tuple[float, Mapping[str, float]]
 """Seconds of a round, and of its parts."""
+ScaleDown = Callable[[int], Coroutine[Any, Any, Sample]]
+"""By so many victims."""
 
 
 async def measure_scale_downs(directory: Path, *, repeats: int) -> Sequence[Target]:
@@ -75,27 +79,33 @@ async def measure_scale_downs(directory: Path, *, repeats: int) -> Sequence[Targ
 
 async def _measure(directory: Path, broker: str, sizes: Sequence[int]) -> AsyncIterator[Measured]:
     await asyncio.to_thread(directory.mkdir)
-    is_quick, is_valkey = bool(os.environ.get("QUICK")), broker == "valkey"
-    rounds = QUICK_ROUNDS if is_quick else ROUNDS
-    loop_rounds = rounds if is_valkey else 0
-    async with simulation(directory, kind=broker) as fleet, _loop(directory, fleet) as loop:
+    rounds = QUICK_ROUNDS if os.environ.get("QUICK") else ROUNDS
+    loop_rounds = rounds if broker == "valkey" else 0
+    async with simulation(directory, kind=broker) as fleet, loop_beside(directory, fleet) as loop:
         for workers in sizes:
             print(f"Measuring scale-downs of {workers} workers on {broker}.", flush=True)
             await fleet.scale_up(workers)
-            for victims in sorted({1, max(1, workers // 10)}):
-                for who, scale_down, count in (
-                    (HOOK, lambda victims: _by_hook(fleet, victims), rounds),
-                    (LOOP, lambda victims: loop(victims, False), loop_rounds),
-                    (TUNED, lambda victims: loop(victims, True), loop_rounds),
-                ):
-                    if who == HOOK or (count and victims == max(1, workers // 10)):
-                        samples = await _rounds(fleet, scale_down, victims=victims, count=count)
-                        yield _measured(samples, broker=broker, who=who, workers=workers, victims=victims)
+            async for one in rows(
+                fleet, loop, broker=broker, workers=workers, rounds=rounds, loop_rounds=loop_rounds
+            ):
+                yield one
 
 
-async def _rounds(
-    fleet: Simulation, scale_down: Callable[[int], Awaitable[Sample]], *, victims: int, count: int
-) -> list[Sample]:
+async def rows(
+    fleet: Simulation, loop: Loop, *, broker: str, workers: int, rounds: int, loop_rounds: int
+) -> AsyncIterator[Measured]:
+    """The hook with one victim and with 10 %, the loop with 10 %; the loop not at all for 0 rounds."""
+    share = max(1, workers // 10)
+    kinds = [(HOOK, victims, partial(_by_hook, fleet), rounds) for victims in sorted({1, share})]
+    if loop_rounds:
+        kinds += [(LOOP, share, partial(loop, is_tuned=False), loop_rounds)]
+        kinds += [(TUNED, share, partial(loop, is_tuned=True), loop_rounds)]
+    for who, victims, scale_down, count in kinds:
+        samples = await _rounds(fleet, scale_down, victims=victims, count=count)
+        yield _measured(samples, broker=broker, who=who, workers=workers, victims=victims)
+
+
+async def _rounds(fleet: Simulation, scale_down: ScaleDown, *, victims: int, count: int) -> list[Sample]:
     samples = []
     for _ in range(WARM_UP + count):
         samples.append(await scale_down(victims))
@@ -112,10 +122,14 @@ async def _by_hook(fleet: Simulation, victims: int) -> Sample:
     return verdict.seconds, phases | {"answer": verdict.seconds - sum(phases.values())}
 
 
+class Loop(Protocol):
+    """Scales down as the loop does."""
+
+    def __call__(self, victims: int, *, is_tuned: bool) -> Coroutine[Any, Any, Sample]: ...
+
+
 @asynccontextmanager
-async def _loop(
-    directory: Path, fleet: Simulation
-) -> AsyncIterator[Callable[[int, bool], Awaitable[Sample]]]:
+async def loop_beside(directory: Path, fleet: Simulation) -> AsyncIterator[Loop]:
     """A process of its own, which keeps its connections as the hook does."""
     command = ("-m", "tests.bench.loop", str(fleet.plane.kubeconfig), fleet.broker_url, POOL)
     with (directory / "loop.log").open("wb") as log:
@@ -130,7 +144,7 @@ async def _loop(
     assert process.stdout is not None
     stdin, stdout = process.stdin, process.stdout
 
-    async def scale_down(victims: int, is_tuned: bool) -> Sample:
+    async def scale_down(victims: int, *, is_tuned: bool) -> Sample:
         stdin.write(json.dumps({"victims": victims, "is_tuned": is_tuned}).encode() + b"\n")
         answer = await stdout.readline()
         if not answer:

@@ -20,7 +20,7 @@ import yaml
 
 from deploy.sandbox import manifests
 from deploy.sandbox.client import ApiClient
-from deploy.sandbox.cluster import broker
+from deploy.sandbox.cluster import broker, worker_environment
 from deploy.sandbox.control_plane import ControlPlane, control_plane
 from deploy.sandbox.demo.timeline import RoundMark
 from deploy.sandbox.demo.verdicts import verdicts_from
@@ -43,6 +43,7 @@ PATIENCE_S = 180.0
 ANSWER_S = 30.0
 CROWD_PROCESSES = 2
 AT_ONCE = 32
+SLOTS = 2
 _FREE: Document = {
     "metadata": {"annotations": {MARK_ANNOTATION: None, SUMMARY_ANNOTATION: None, DELETION_COST: None}}
 }
@@ -87,6 +88,13 @@ class Simulation:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Not all {workers} pods are ready after {PATIENCE_S:.0f} s.")
             await asyncio.sleep(0.5)
+        await asyncio.sleep(REFRESH_S + 1.0)
+
+    async def until_all_consume(self, workers: int) -> None:
+        """For real workers, which need a while after their pods are ready."""
+        async with asyncio.timeout(PATIENCE_S):
+            while len(await self.control.consumers(timeout_s=2.0)) < workers:
+                pass
         await asyncio.sleep(REFRESH_S + 1.0)
 
     async def review(self, *, victims: int) -> Verdict:
@@ -159,7 +167,7 @@ class Simulation:
 
 @asynccontextmanager
 async def simulation(
-    directory: Path, *, kind: str = "valkey", latency_s: float = LATENCY_S
+    directory: Path, *, kind: str = "valkey", latency_s: float = LATENCY_S, has_real_workers: bool = False
 ) -> AsyncIterator[Simulation]:
     """A fleet of no workers yet; `kind` is that of the broker: valkey or rabbitmq."""
     async with AsyncExitStack() as stack:
@@ -168,11 +176,14 @@ async def simulation(
             if kind == "rabbitmq"
             else await stack.enter_async_context(broker(directory))
         )
-        await stack.enter_async_context(crowd(directory, url, POOL, processes=CROWD_PROCESSES, is_idle=True))
+        if not has_real_workers:
+            await stack.enter_async_context(
+                crowd(directory, url, POOL, processes=CROWD_PROCESSES, is_idle=True)
+            )
         plane = await stack.enter_async_context(control_plane(directory, latency_s=latency_s))
         document = _configuration(url)
         await grant_what_we_ship(plane.kube, document)
-        await apply(plane.kube, pods_without_processes(POOL, 0))
+        await apply(plane.kube, _workers(url) if has_real_workers else pods_without_processes(POOL, 0))
         ca = make_ca("celery-hpa benchmark")
         hook, log = Service("drain_hook", manifests.HOOK_SERVICE), directory / "drain_hook.log"
         configuration = directory / "config.yaml"
@@ -197,7 +208,17 @@ async def simulation(
         )
 
 
+def _workers(broker_url: str) -> Document:
+    return manifests.worker_deployment(
+        name=POOL,
+        replicas=0,
+        command=manifests.worker_command(slots=SLOTS, queues=(POOL,), pool="prefork"),
+        environment=worker_environment(broker_url),
+        grace_seconds=3,
+    )
+
+
 def _configuration(broker_url: str) -> Document:
     """Impatient in nothing: marks stay until they are given back by hand."""
-    pool = manifests.pool(name=POOL, workload=POOL, broker_url=broker_url, slots=2, queues=(POOL,))
+    pool = manifests.pool(name=POOL, workload=POOL, broker_url=broker_url, slots=SLOTS, queues=(POOL,))
     return {"refresh": f"{REFRESH_S:g}s", "maxAge": "60s", "roundTtl": "1h", "pools": [pool]}

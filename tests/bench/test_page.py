@@ -42,6 +42,7 @@ def test_the_page_has_a_place_for_each_table_and_shows_each_picture(tmp_path: Pa
     results = {
         "planning": [asdict(Measured(pods=pods, busy=0.5, figures=figures)) for pods in sizes],
         "scale-downs": [asdict(scale_down(workers, figures)) for workers in sizes],
+        "real-workers": [asdict(scale_down(50, figures))],
         "queries": [
             asdict(queries.Measured(what="one", answers=answers, cpu_us=1.0, memory_mib=1.0, load=1.0))
         ],
