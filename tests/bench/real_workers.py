@@ -18,7 +18,7 @@ WORKERS, QUICK_WORKERS = 50, 10
 
 
 async def measure_real_workers(directory: Path, *, repeats: int) -> Sequence[Target]:
-    """Of fifty, with a process for each of their two slots; it takes 8 GB."""
+    """Of fifty, with a process for each of their two slots."""
     is_quick = bool(os.environ.get("QUICK"))
     workers, rounds = (QUICK_WORKERS, QUICK_ROUNDS) if is_quick else (WORKERS, ROUNDS)
     print(f"Starting {workers} workers.", flush=True)
