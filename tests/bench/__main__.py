@@ -18,7 +18,7 @@ import pytest
 from deploy.sandbox.processes import ServiceFailed
 from tests.bench.background import measure_background
 from tests.bench.database import measure_database
-from tests.bench.figures import Target, save_targets, targets_table
+from tests.bench.figures import RESULTS, Target, save_targets, targets_table
 from tests.bench.hpa import measure_hpa
 from tests.bench.outage import measure_outage
 from tests.bench.planning import measure_planning
@@ -31,7 +31,6 @@ from tests.bench.verdicts import measure_verdicts
 
 REPEATS, QUICK_REPEATS = 10, 3
 SOAK_MINUTES, QUICK_SOAK_MINUTES = 1.0, 0.2
-RESULTS = Path("out", "bench")
 
 
 class Benchmark(Protocol):
@@ -69,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     benchmarks = BENCHMARKS | {"soak": partial(measure_soak, minutes=minutes)}
     targets: dict[str, Sequence[Target]] = {}
     started = time.monotonic()
+    if not options.names:
+        (RESULTS / "targets.json").unlink(missing_ok=True)
     for name in options.names or [name for name in BENCHMARKS if name not in BY_NAME_ONLY]:
         began = time.monotonic()
         try:
@@ -94,6 +95,7 @@ def _run(benchmark: Benchmark, name: str, *, repeats: int) -> Sequence[Target]:
     print(f"--- {name}", flush=True)
     directory = (RESULTS / name).resolve()
     shutil.rmtree(directory, ignore_errors=True)
+    directory.with_suffix(".json").unlink(missing_ok=True)
     directory.mkdir(parents=True)
     return asyncio.run(benchmark(directory, repeats=repeats))
 

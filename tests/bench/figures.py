@@ -10,6 +10,9 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Self
 
+RESULTS = Path("out", "bench-quick" if os.environ.get("QUICK") else "bench")
+"""What QUICK=1 measures is never taken for more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from tests.bench import background, planning, queries, scale_downs, soak
 from tests.bench.asker import Answers
-from tests.bench.figures import Figures, saved_targets, targets_table
+from tests.bench.figures import RESULTS, Figures, saved_targets, targets_table
 from tests.bench.growth import Points, draw
 
-RESULTS, DOCS = Path("out", "bench"), Path("docs")
+DOCS = Path("docs")
 PAGE = DOCS / "performance.md"
 Measured = TypeVar("Measured")
 

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -43,7 +44,7 @@ MASTERS = (("X-Remote-User", "system:kube-aggregator"), ("X-Remote-Group", "syst
 SECONDS, QUICK_SECONDS = 5.0, 2.0
 OUTAGE_RATE = 100.0
 FORGOTTEN_S = 11.0
-"""After so long without an API server nothing is remembered of who may read."""
+"""So long that no decision of the API server is fresh any more."""
 
 LEAST_PER_SECOND = 7_000.0
 MOST_P99_MS = 8.0
@@ -100,7 +101,10 @@ async def _in_peace(directory: Path, *, seconds: float, bursts: int) -> list[Mea
         for connections in (1, 16):
             asked = replace(errand, connections=connections)
             several = [await _measured(box, asked, _connections(connections)) for _ in range(bursts)]
-            measured.append(sorted(several, key=lambda one: one.answers.per_second)[bursts // 2])
+            middle = sorted(several, key=lambda one: one.answers.per_second)[bursts // 2]
+            # What went wrong in any of them is not hidden by the one that counts.
+            statuses = sum((Counter(one.answers.statuses) for one in several), Counter[str]())
+            measured.append(replace(middle, answers=replace(middle.answers, statuses=statuses)))
         return measured
 
 
@@ -205,11 +209,19 @@ def _targets(measured: Sequence[Measured]) -> Iterator[Target]:
         is_least=True,
     )
     yield Target(what="p99 on 16 connections, ms", measured=p99_ms, limit=MOST_P99_MS)
-    yield Target(what="memory of the adapter after that, MiB", measured=many.memory_mib, limit=MOST_MIB)
+    yield Target(
+        what="memory of the adapter after 16 connections, MiB", measured=many.memory_mib, limit=MOST_MIB
+    )
     yield Target(
         what="p99 at 100 a second while nothing else answers, ms",
         measured=outage.answers.p99_ms,
         limit=MOST_OUTAGE_P99_MS,
+    )
+    yield Target(
+        what="answers a second of 100 while nothing else answers",
+        measured=outage.answers.per_second,
+        limit=0.99 * OUTAGE_RATE,
+        is_least=True,
     )
     others = sum(
         one.answers.statuses[code] for one in measured for code in one.answers.statuses.keys() - {"200"}

@@ -43,6 +43,7 @@ class Sample:
 
     module: str
     at: float
+    """Seconds since the epoch."""
     memory_mib: float
     files: int
     threads: int
@@ -73,7 +74,8 @@ async def measure_soak(directory: Path, *, repeats: int, minutes: float = 1.0) -
 
 def table(samples: Sequence[Sample]) -> list[str]:
     """A line for each service and thing."""
-    lines = [row("", ["first", "middle", "last"])]
+    minutes = (max(sample.at for sample in samples) - min(sample.at for sample in samples)) / 60
+    lines = [row(f"Medians of thirds of {minutes:.0f} minutes", ["first", "middle", "last"])]
     for module in MODULES:
         for what, (value, _) in GROWING.items():
             cells = [f"{one:.0f}" for one in _thirds(samples, module, value)]
