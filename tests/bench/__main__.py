@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,9 +34,9 @@ SOAK_MINUTES, QUICK_SOAK_MINUTES = 1.0, 0.2
 
 
 class Benchmark(Protocol):
-    """Measures so many times, keeps what it writes in `directory`, prints its progress and its figures.
+    """Measures `repeats` times, or as often as it says itself; prints its progress and its figures.
 
-    Returns those of its figures that have to be good enough.
+    It keeps what it writes in `directory`, and returns those of its figures that have to be good enough.
     """
 
     def __call__(self, directory: Path, *, repeats: int) -> Coroutine[Any, Any, Sequence[Target]]: ...
@@ -70,25 +70,30 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     if not options.names:
         (RESULTS / "targets.json").unlink(missing_ok=True)
-    for name in options.names or [name for name in BENCHMARKS if name not in BY_NAME_ONLY]:
-        began = time.monotonic()
-        try:
+    try:
+        for name in options.names or [name for name in BENCHMARKS if name not in BY_NAME_ONLY]:
+            began = time.monotonic()
             targets[name] = _run(benchmarks[name], name, repeats=QUICK_REPEATS if is_quick else REPEATS)
-        except ServiceFailed as error:
-            print(f"The sandbox could not be started. {error}", file=sys.stderr)
-            return 2
-        except (pytest.skip.Exception, pytest.fail.Exception) as reason:
-            print(reason, file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            return 130
-        print(f"\n{name} took {time.monotonic() - began:.0f} s.\n", flush=True)
-    every = [target for of_one in targets.values() for target in of_one]
-    if every:
+            print(f"\n{name} took {time.monotonic() - began:.0f} s.\n", flush=True)
+    except ServiceFailed as error:
+        print(f"The sandbox could not be started. {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, pytest.skip.Exception, pytest.fail.Exception) as reason:
+        print(reason, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        # Of whatever was measured before something else went wrong, too.
+        _report(targets, minutes=(time.monotonic() - started) / 60)
+    return int(any(target.is_failure for of_one in targets.values() for target in of_one))
+
+
+def _report(targets: Mapping[str, Sequence[Target]], *, minutes: float) -> None:
+    if every := [target for of_one in targets.values() for target in of_one]:
         print("\n".join(targets_table(every)))
-    print(f"\nAll of it took {(time.monotonic() - started) / 60:.1f} minutes.")
-    save_targets(RESULTS, targets)
-    return int(any(target.is_failure for target in every))
+        save_targets(RESULTS, targets)
+    print(f"\nAll of it took {minutes:.1f} minutes.")
 
 
 def _run(benchmark: Benchmark, name: str, *, repeats: int) -> Sequence[Target]:
@@ -103,7 +108,7 @@ def _run(benchmark: Benchmark, name: str, *, repeats: int) -> Sequence[Target]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description=f"Measure {REPEATS} times each; {QUICK_REPEATS} times, and less, with QUICK=1.",
+        description="Measure, print figures, and hold them against targets; less of it with QUICK=1.",
     )
     parser.add_argument(
         "names",

@@ -74,7 +74,7 @@ async def measure_background(directory: Path, *, repeats: int) -> Sequence[Targe
     print("\n" + "\n".join(table(measured)) + "\n")
     left = await _left_behind(_place(directory, "hour"), refreshes=QUICK_HOUR if is_quick else HOUR)
     save(directory, {"fleets": [asdict(one) for one in measured], "left": left})
-    return [*_targets(measured), *(Target(what=what, measured=len(n), limit=0) for what, n in left.items())]
+    return [*targets_of(measured), *(Target(what=what, measured=len(n), limit=0) for what, n in left.items())]
 
 
 def table(measured: Sequence[Measured]) -> list[str]:
@@ -180,7 +180,7 @@ def _listed(names: frozenset[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def _targets(measured: Sequence[Measured]) -> Iterator[Target]:
+def targets_of(measured: Sequence[Measured]) -> Iterator[Target]:
     for one in measured:
         what = f"the adapter with {one.name}, % of a core"
         yield Target(what=what, measured=one.cpu * 100, limit=MOST_CPU * 100)

@@ -78,7 +78,7 @@ async def measure_queries(directory: Path, *, repeats: int) -> Sequence[Target]:
     measured += await _in_an_outage(directory / "outage", seconds=seconds)
     print("\n" + "\n".join(table(measured)))
     save(directory, [asdict(one) for one in measured])
-    return list(_targets(measured))
+    return list(targets_of(measured))
 
 
 def table(measured: Sequence[Measured]) -> list[str]:
@@ -199,7 +199,7 @@ async def _measured(box: Sandbox, errand: Errand, what: str) -> Measured:
     return measured
 
 
-def _targets(measured: Sequence[Measured]) -> Iterator[Target]:
+def targets_of(measured: Sequence[Measured]) -> Iterator[Target]:
     _, many, _, outage = measured
     per_second, p99_ms = many.answers.per_second, many.answers.p99_ms
     yield Target(

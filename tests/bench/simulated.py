@@ -1,4 +1,4 @@
-"""The hook before a fleet of any size: pods that start no process, and a crowd for their workers.
+"""The hook before a fleet: pods that start no process and a crowd for their workers, or a few real ones.
 
 The hook is a process of its own, as in a cluster, and is asked as the API server asks it. A scale-down that
 it allows is not carried out: the pods are given back by hand, so the next round finds the fleet as it was.

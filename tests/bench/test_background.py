@@ -1,6 +1,6 @@
 """What the table of the adapter's own work says of how it grows."""
 
-from tests.bench.background import Measured, table
+from tests.bench.background import Measured, table, targets_of
 
 
 def measured(workers: int, pools: int, cpu: float) -> Measured:
@@ -23,3 +23,8 @@ def test_the_exponent_stands_at_the_end_of_each_curve() -> None:
 def test_a_single_fleet_has_no_exponent() -> None:
     (line,) = table([measured(200, 20, 0.02)])[1:]
     assert line.split()[-5:] == ["20", "80", "4", "40.0", "0.5"]
+
+
+def test_each_fleet_may_take_fifteen_hundredths_of_a_core() -> None:
+    met, missed = targets_of([measured(1_000, 1, 0.15), measured(1_000, 100, 0.16)])
+    assert (met.is_met, missed.is_failure, round(missed.measured)) == (True, True, 16)
