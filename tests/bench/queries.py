@@ -104,7 +104,7 @@ async def _in_peace(directory: Path, *, seconds: float, bursts: int) -> list[Mea
             middle = sorted(several, key=lambda one: one.answers.per_second)[bursts // 2]
             # What went wrong in any of them is not hidden by the one that counts.
             statuses = sum((Counter(one.answers.statuses) for one in several), Counter[str]())
-            measured.append(replace(middle, answers=replace(middle.answers, statuses=statuses)))
+            measured.append(replace(middle, answers=replace(middle.answers, statuses=dict(statuses))))
         return measured
 
 
