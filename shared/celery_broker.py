@@ -99,6 +99,11 @@ class BrokerConnection:
         self._consumer: Consumer | None = None
         self._fetches_many = isinstance(self._channel, RedisChannel)
 
+    @property
+    def channel_errors(self) -> tuple[type[Exception], ...]:
+        """What says no to one request, on a connection that is well."""
+        return tuple(self._connection.channel_errors)
+
     def listen(self) -> None:
         """Declare the reply queue; the broker's answer also proves that the connection is alive."""
         if self._consumer is None:

@@ -159,7 +159,12 @@ class _Desk:
             self._broadcasts.append(broadcast)
             broadcast.publish(broker)
         for look in (work for work in works if isinstance(work, Look)):
-            look.take(broker)
+            try:
+                look.take(broker)
+            except broker.channel_errors as error:
+                # One pool's queue cannot be looked at; the connection is well, and others' questions with it.
+                self._open.remove(look)
+                look.fail(self._unavailable(error))
 
     def _connected(self) -> BrokerConnection:
         if self._broker is None:

@@ -91,6 +91,8 @@ class Question(Work[tuple[Replies, ...]]):
 
     def hear(self, index: int, node: str, reply: Any) -> None:
         """Take what this worker answered to a command of ours; again, or unasked, it does not count."""
+        if self.answer.done():
+            return
         missing = self._missing[index]
         if missing is not None:
             if node not in missing:
@@ -104,7 +106,8 @@ class Question(Work[tuple[Replies, ...]]):
         return all(missing is not None and not missing for missing in self._missing)
 
     def result(self) -> tuple[Replies, ...]:
-        return tuple(self._replies)
+        """A copy: whoever has it reads it while this thread listens on, for others."""
+        return tuple(map(dict, self._replies))
 
 
 class Broadcast:

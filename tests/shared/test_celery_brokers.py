@@ -80,6 +80,23 @@ async def test_pools_that_ask_at_the_same_moment_ask_once(store: redis.Redis, st
     await control.close()
 
 
+async def test_a_queue_that_cannot_be_looked_at_fails_alone(store: redis.Redis, store_url: str) -> None:
+    """What other pools ask at the same moment is answered."""
+    store.set("broken", "no list")
+    control = CeleryControl(store_url)
+    broken, well, silent = await asyncio.gather(
+        control.queue_lengths(["broken"], timeout_s=PATIENCE_S),
+        control.queue_lengths(["default"], timeout_s=PATIENCE_S),
+        control.inspect([NODE], timeout_s=0.1),
+        return_exceptions=True,
+    )
+    await control.close()
+    assert isinstance(broken, BrokerUnavailable)
+    assert well == {"default": 0}
+    assert not isinstance(silent, BaseException)
+    assert silent.silent == {NODE}
+
+
 def published(store: redis.Redis) -> int:
     statistics: dict[str, dict[str, int]] = store.info("commandstats")
     return statistics.get("cmdstat_publish", {}).get("calls", 0)

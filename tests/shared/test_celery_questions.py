@@ -80,6 +80,16 @@ def test_a_reply_counts_once_and_only_of_who_was_asked() -> None:
     assert (alone.is_complete, alone.result()) == (True, ({ONE: "IDLE"},))
 
 
+def test_what_was_handed_out_stays_as_it_was() -> None:
+    """A question that ended at its deadline; its broadcast is still awaited by another one."""
+    early, late = question(ONE, methods=["active"]), question(TWO, methods=["active"])
+    broadcast, broker = published(early, late)
+    early.finish()
+    broadcast.hear(broker.tickets[0], {ONE: "busy", TWO: "idle"})
+    assert early.answer.result() == ({},)
+    assert (early.result(), late.result()) == (({},), ({TWO: "IDLE"},))
+
+
 def test_a_reply_that_is_none_leaves_its_worker_unanswered() -> None:
     alone = question(ONE, methods=["active"])
     broadcast, broker = published(alone)
