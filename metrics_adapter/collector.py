@@ -153,22 +153,25 @@ class Collector:
     async def _keep_fresh(
         self, pools: Sequence[Pool], broker: Broker[Workers], databases: Databases, *, period_s: float
     ) -> None:
-        """Those of one broker at the same moment; one that is not done yet misses it, and delays nobody."""
+        """Those of one broker at the same moment; one that is not done then begins when it is."""
         running: dict[PoolKey, asyncio.Task[None]] = {}
+        late: set[PoolKey] = set()
         async with asyncio.TaskGroup() as group:
 
-            def start(pools: Iterable[Pool]) -> None:
-                for pool in pools:
+            def start(some: Iterable[Pool]) -> None:
+                for pool in some:
                     if pool.key not in running or running[pool.key].done():
                         running[pool.key] = group.create_task(self.refresh(pool, broker, databases))
+                        late.discard(pool.key)
 
             while True:
                 # Unequal periods, so that two replicas do not ask at the same moment for ever.
                 end = self._clock() + period_s * random.uniform(0.9, 1.1)
+                late.update(key for key, task in running.items() if not task.done())
                 start(pools)
                 while (left := end - self._clock()) > 0:
                     await asyncio.sleep(min(left, FIRST_PERIOD_S))
-                    start(pool for pool in pools if pool.key not in self._readings)
+                    start(pool for pool in pools if pool.key in late or pool.key not in self._readings)
 
     async def refresh(self, pool: Pool, broker: Broker[Workers], databases: Databases) -> None:
         """Ask once; failures become the pool's problem and are never raised."""
