@@ -154,17 +154,20 @@ class _Desk:
         self._open += works
         for work in works:
             work.attempts += 1
+            if isinstance(work, Look):
+                self._take(work, broker)
         if questions := [work for work in works if isinstance(work, Question)]:
             broadcast = Broadcast(questions)
             self._broadcasts.append(broadcast)
             broadcast.publish(broker)
-        for look in (work for work in works if isinstance(work, Look)):
-            try:
-                look.take(broker)
-            except broker.channel_errors as error:
-                # One pool's queue cannot be looked at; the connection is well, and others' questions with it.
-                self._open.remove(look)
-                look.fail(self._unavailable(error))
+
+    def _take(self, look: Look[Any], broker: BrokerConnection) -> None:
+        try:
+            look.take(broker)
+        except broker.channel_errors as error:
+            # One pool's queue cannot be looked at; the connection is well, and others' questions with it.
+            self._open.remove(look)
+            look.fail(self._unavailable(error))
 
     def _connected(self) -> BrokerConnection:
         if self._broker is None:

@@ -92,7 +92,7 @@ def by_workers(measured: Sequence[Measured]) -> list[tuple[float, float]]:
     return [(one.workers, one.cpu * 1000) for one in measured if one.pools == 1]
 
 
-def by_pools(measured: Sequence[Measured]) -> list[tuple[float, float]]:
+def _by_pools(measured: Sequence[Measured]) -> list[tuple[float, float]]:
     """Thousandths of a core, of equal fleets in many pools."""
     most = max(one.workers for one in measured)
     return [(one.pools, one.cpu * 1000) for one in measured if one.workers == most]
@@ -100,7 +100,7 @@ def by_pools(measured: Sequence[Measured]) -> list[tuple[float, float]]:
 
 def _grown(one: Measured, measured: Sequence[Measured]) -> str:
     """At the end of each curve."""
-    points, at = (by_workers(measured), one.workers) if one.pools == 1 else (by_pools(measured), one.pools)
+    points, at = (by_workers(measured), one.workers) if one.pools == 1 else (_by_pools(measured), one.pools)
     is_end = len(points) > 1 and points[-1] == (at, one.cpu * 1000)
     return f"{exponent(points):.2f}" if is_end else ""
 

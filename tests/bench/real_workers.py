@@ -28,12 +28,7 @@ async def measure_real_workers(directory: Path, *, repeats: int) -> Sequence[Tar
     ):
         await fleet.scale_up(workers)
         await fleet.until_all_consume(workers)
-        measured = [
-            one
-            async for one in rows(
-                fleet, loop, broker="valkey", workers=workers, rounds=rounds, loop_rounds=rounds
-            )
-        ]
+        measured = [one async for one in rows(fleet, loop, broker="valkey", workers=workers, rounds=rounds)]
     print("\n" + "\n".join(table(measured)) + "\n")
     print("\n".join(phases_table(measured)))
     save(directory, [asdict(one) for one in measured])

@@ -84,28 +84,25 @@ async def measure_scale_downs(directory: Path, *, repeats: int) -> Sequence[Targ
 async def _measure(directory: Path, broker: str, sizes: Sequence[int]) -> AsyncIterator[Measured]:
     await asyncio.to_thread(directory.mkdir)
     rounds = QUICK_ROUNDS if os.environ.get("QUICK") else ROUNDS
-    loop_rounds = rounds if broker == "valkey" else 0
     async with simulation(directory, kind=broker) as fleet, loop_beside(directory, fleet) as loop:
         for workers in sizes:
             print(f"Measuring scale-downs of {workers} workers on {broker}.", flush=True)
             await fleet.scale_up(workers)
-            async for one in rows(
-                fleet, loop, broker=broker, workers=workers, rounds=rounds, loop_rounds=loop_rounds
-            ):
+            beside = loop if broker == "valkey" else None
+            async for one in rows(fleet, beside, broker=broker, workers=workers, rounds=rounds):
                 yield one
 
 
 async def rows(
-    fleet: Simulation, loop: Loop, *, broker: str, workers: int, rounds: int, loop_rounds: int
+    fleet: Simulation, loop: Loop | None, *, broker: str, workers: int, rounds: int
 ) -> AsyncIterator[Measured]:
-    """The hook with one victim and with 10 %, the loop with 10 %; the loop not at all for 0 rounds."""
+    """The hook with one victim and with 10 %, and the loop with 10 %."""
     share = max(1, workers // 10)
-    kinds = [(HOOK, victims, partial(_by_hook, fleet), rounds) for victims in sorted({1, share})]
-    if loop_rounds:
-        kinds += [(LOOP, share, partial(loop, is_tuned=False), loop_rounds)]
-        kinds += [(TUNED, share, partial(loop, is_tuned=True), loop_rounds)]
-    for who, victims, scale_down, count in kinds:
-        samples = await _rounds(fleet, scale_down, victims=victims, count=count)
+    kinds = [(HOOK, victims, partial(_by_hook, fleet)) for victims in sorted({1, share})]
+    if loop is not None:
+        kinds += [(LOOP, share, partial(loop, is_tuned=False)), (TUNED, share, partial(loop, is_tuned=True))]
+    for who, victims, scale_down in kinds:
+        samples = await _rounds(fleet, scale_down, victims=victims, count=rounds)
         yield _measured(samples, broker=broker, who=who, workers=workers, victims=victims)
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import background, queries, scale_downs, soak
+from tests.bench import queries, soak
 from tests.bench.asker import Answers
 from tests.bench.figures import Figures, Target, save, save_targets
 from tests.bench.page import PAGE, pictures, tables, with_table
 from tests.bench.planning import Measured
+from tests.bench.test_asker import sample
+from tests.bench.test_background import measured as fleet
+from tests.bench.test_scale_downs import measured as scale_down
 
 
 def test_a_table_takes_the_place_of_the_one_before() -> None:
@@ -42,12 +45,12 @@ def test_the_page_has_a_place_for_each_table_and_shows_each_picture(tmp_path: Pa
     answers = Answers(per_second=1.0, p50_ms=1.0, p99_ms=1.0, slowest_ms=1.0, statuses={"200": 1}, sent=1)
     results = {
         "planning": [asdict(Measured(pods=pods, busy=0.5, figures=figures)) for pods in sizes],
-        "scale-downs": [asdict(scale_down(workers, figures)) for workers in sizes],
-        "real-workers": [asdict(scale_down(50, figures))],
+        "scale-downs": [asdict(scale_down(workers, max(1, workers // 10), 0.1)) for workers in sizes],
+        "real-workers": [asdict(scale_down(50, 5, 0.1))],
         "queries": [
             asdict(queries.Measured(what="one", answers=answers, cpu_us=1.0, memory_mib=1.0, load=1.0))
         ],
-        "background": {"fleets": [asdict(fleet(workers)) for workers in sizes], "left": {}},
+        "background": {"fleets": [asdict(fleet(workers, 1, 0.1)) for workers in sizes], "left": {}},
         "soak": [asdict(sample(module)) for module in soak.MODULES],
     }
     for name, document in results.items():
@@ -58,25 +61,3 @@ def test_the_page_has_a_place_for_each_table_and_shows_each_picture(tmp_path: Pa
     assert len(found) == len(results) + 3, "the scale-downs have three, the targets one"
     assert set(re.findall(r"<!-- ([a-z-]+) -->", page)) == found.keys()
     assert [name for name, _ in pictures(tmp_path) if f"performance-{name}.svg" not in page] == []
-
-
-def scale_down(workers: int, figures: Figures) -> scale_downs.Measured:
-    return scale_downs.Measured(
-        broker="valkey",
-        who=scale_downs.HOOK,
-        workers=workers,
-        victims=max(1, workers // 10),
-        figures=figures,
-        phases={},
-        load=1.0,
-    )
-
-
-def fleet(workers: int) -> background.Measured:
-    return background.Measured(
-        workers=workers, pools=1, cpu=0.1, memory_mib=80.0, connections=4, commands=40.0, load=1.0
-    )
-
-
-def sample(module: str) -> soak.Sample:
-    return soak.Sample(module=module, at=0.0, memory_mib=80.0, files=20, threads=4, tasks=9.0, keys=3)
